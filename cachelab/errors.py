@@ -9,6 +9,10 @@ class ServerError(CachelabError):
     """The embedded server could not be started or controlled."""
 
 
+class InvalidationPending(CachelabError):
+    """A delete could not reach Redis and is kept: this process serves the id from the database until it has gone through."""
+
+
 class RedisUnavailable(CachelabError):
     """Redis did not answer; the message names the server and the way out, never a password."""
 

@@ -1,0 +1,53 @@
+# Each target first makes .venv when it is missing or stale. GNU make 3.81 or newer, any POSIX shell.
+#   PYTHON=/path/to/python3   the Python to make .venv with      UV=   use pip although uv is installed
+#   SCALE=full                charts at full scale               ARGS=...   more arguments for pytest, JupyterLab, uv
+
+PY := .venv/bin/python
+READY := .venv/.ready
+SCALE := quick
+unexport PYTHONPATH PYTHONHOME
+
+# A .venv that was moved, cut short or lost its Python is made again; so is one for which another PYTHON is named.
+ifneq "$(shell sh setup.sh check && echo whole)" "whole"
+.PHONY: $(READY)
+else ifeq "$(origin PYTHON)" "command line"
+.PHONY: $(READY)
+endif
+
+.NOTPARALLEL: # timings must not run beside each other
+.PHONY: help setup lab charts test notebooks lock
+
+help:
+	@echo 'make lab        open the notebooks in JupyterLab'
+	@echo 'make charts     run the notebooks and draw their charts from this machine (SCALE=full: the long way)'
+	@echo 'make test       run the tests'
+	@echo 'make setup      make .venv, which the others do by themselves'
+	@echo 'make notebooks  run the notebooks at full scale and save their outputs and charts, before a commit'
+	@echo 'make lock       compile the locks from pyproject.toml (needs uv; ARGS=--upgrade takes newer versions)'
+
+setup: $(READY)
+	@echo '.venv is ready. Next: make lab, make charts or make test.'
+
+lab: AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: $(READY)
+	cd notebooks && ../$(PY) -m jupyterlab $(AS_ROOT) $(ARGS) $(notdir $(wildcard notebooks/00_*.ipynb))
+
+charts: $(READY)
+	$(PY) -m cachelab charts --scale $(SCALE)
+
+test: $(READY)
+	$(PY) -m pytest $(ARGS)
+
+notebooks: $(READY)
+	$(PY) -m cachelab.lab.notebooks nav
+	$(PY) -m cachelab.lab.notebooks run --scale full --write
+	$(PY) -m cachelab.lab.notebooks table
+
+$(READY): requirements.txt pyproject.toml setup.sh
+	@sh setup.sh
+
+COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' $(ARGS)
+DEPENDENCIES = pyproject.toml --extra postgres --extra test
+lock:
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(COMPILE) $(DEPENDENCIES) - -o requirements.txt
+	sed -n 's/^browser = \["\(.*\)"\]/\1/p' pyproject.toml | $(COMPILE) - -c requirements.txt -o requirements-browser.txt

@@ -1,0 +1,193 @@
+"""Layout: scales, ticks, titles and names on axes, placed so that no text touches another."""
+
+import itertools
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox, ScaledTranslation
+from pandas.api.types import is_numeric_dtype
+
+from cachelab.lab.looks import HATCHES, Look, written
+
+
+@dataclass
+class Drawn:
+    """What a drawer leaves to be finished: the data in words, small print, lines to be named as (name, look, x, y)."""
+
+    words: str
+    note: str = ""
+    lines: Sequence[tuple[str, Look, np.ndarray, np.ndarray]] = ()
+    inside: bool = False  # names stand beside their lines instead of at the lines' ends
+
+
+def rows_of(ax: Axes, names: Iterable, per_row: float) -> None:
+    """Give each category a row, the first on top, in a figure tall enough for them."""
+    names = [textwrap.fill(str(name), 24) for name in names]
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, -0.6)
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    if len(ax.figure.axes) == 1:
+        wide, tall = ax.figure.get_size_inches()
+        ax.figure.set_size_inches(wide, max(tall, 1.8 + per_row * len(names)))
+
+
+def is_log(values: pd.Series, log: bool | None) -> bool:
+    """Return whether an axis is to be logarithmic; ValueError if its values cannot stand on one."""
+    if not is_numeric_dtype(values) or not np.isfinite(values.to_numpy(float)).all():
+        raise ValueError(f"an axis needs finite numbers, and {values.name!r} holds {list(values.unique()[:5])}")
+    if log and values.min() <= 0:
+        raise ValueError(
+            f"a logarithmic axis needs values above 0, and the smallest {values.name!r} is {values.min():g}"
+        )
+    return bool(values.min() > 0 and values.max() > 30 * values.min()) if log is None else log
+
+
+def scale(ax: Axes, which: str, values: pd.Series, unit: str, log: bool | None, ticks: Sequence[float] = ()) -> str:
+    """Set scale, limits and ticks of an axis whose data are drawn; return what to say of it: ", log axis" or nothing."""
+    log = is_log(values, log)
+    axis, low, high = getattr(ax, f"{which}axis"), float(values.min()), float(values.max())
+    getattr(ax, f"set_{which}scale")("log" if log else "linear")
+    if unit == "%":
+        getattr(ax, f"set_{which}lim")(0, 1)
+    elif low >= 0 and not log and not len(ticks):
+        getattr(ax, f"set_{which}lim")(0, auto=None)
+    places = np.sort(np.log10(ticks) if log else np.asarray(ticks, float))
+    if unit != "%" and 1 < len(ticks) <= 8 and np.diff(places).min() > 0.07 * np.ptp(places):
+        axis.set_major_locator(FixedLocator(np.sort(ticks)))
+    elif log:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=12))
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_minor_locator(NullLocator())
+    shown = unit if unit in ("s", "%", "×") else ""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value, shown, None if log else high)))
+    return ", log axis" if log else ""
+
+
+def finish(ax: Axes, title: str, note: str, done: Drawn) -> None:
+    """Write title and small print; name the lines at their ends, beside them, or where there is no room in a legend above."""
+    figure, lines, pad = ax.figure, done.lines, 14
+    if note:
+        before = " ".join(figure.get_supxlabel().split())  # what another panel said
+        notes = dict.fromkeys(part for said in (before, note) for part in said.split("; ") if part)
+        notes = textwrap.fill("; ".join(notes), int(9.5 * figure.get_size_inches()[0]))
+        figure.supxlabel(notes, x=0.012, ha="left", fontsize=13, color="#555555")
+    _title(ax, title, pad)
+    direct = 0 < len(lines) <= 3 and all(x is not None and len(x) for _, _, x, _ in lines)
+    if direct and not done.inside:
+        _name_at_end(ax, lines)
+    elif lines and not (direct and _name_inside(ax, lines)):
+        pad += _legend(ax, lines)
+        _title(ax, title, pad)
+    if values := [text for text in ax.texts if text.get_gid() == "value"]:
+        _fit_values(ax, values)
+        _title(ax, title, pad)
+
+
+def _fit_values(ax: Axes, values: Sequence[Annotation]) -> None:
+    """Turn the values on bars upright where they would touch, drop them where that does not help, and make room above."""
+    for mend in (lambda text: text.set_rotation(90), lambda text: text.remove()):
+        if _overlap([text.get_window_extent() for text in values]):
+            for text in values:
+                mend(text)
+    above = [text.get_window_extent().y1 - ax.transData.transform(text.xy)[1] for text in values if text.axes]
+    if above:
+        ax.set_ylim(top=max(text.xy[1] for text in values) * ax.bbox.height / (ax.bbox.height - max(above) - 4))
+
+
+def _title(ax: Axes, title: str, pad: float) -> None:
+    """Write the title above the chart and the names at its sides, in as few lines as fit, of about the same length."""
+    text = ax.set_title("", pad=pad)
+    ax.figure.draw_without_rendering()
+    box, dpi = ax.get_tightbbox(), ax.figure.dpi
+    text.set_transform(
+        text.get_transform() + ScaledTranslation((box.x0 - ax.bbox.x0) / dpi, 0, ax.figure.dpi_scale_trans)
+    )
+    fitting = []
+    for lines in dict.fromkeys(textwrap.fill(title, chars) for chars in range(12, max(12, len(title)) + 1)):
+        text.set_text(lines)
+        if text.get_window_extent().width <= box.width:
+            fitting.append(lines)
+    text.set_text(min(fitting, key=lambda lines: lines.count("\n"), default=textwrap.fill(title, 12)))
+    ax.figure.draw_without_rendering()
+
+
+def _name_at_end(ax: Axes, lines: Sequence[tuple]) -> None:
+    """Write each name right of the axes, as high as its line ends or as near to that as the other names allow."""
+    ends = sorted((ax.transData.transform((x[-1], y[-1]))[1], i) for i, (_, _, x, y) in enumerate(lines))
+    texts = [_name(ax, *lines[i][:2], (1, 0.5), (10, 0), ha="left", va="center") for _, i in ends]
+    tall = [text.get_window_extent().height * 1.1 for text in texts]
+    heights = [end for end, _ in ends]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + (tall[i] + tall[i - 1]) / 2)
+    heights[-1] = min(heights[-1], ax.bbox.y1)
+    for i in reversed(range(len(heights) - 1)):
+        heights[i] = min(heights[i], heights[i + 1] - (tall[i] + tall[i + 1]) / 2)
+    for text, height in zip(texts, heights, strict=True):
+        text.xy = (1, (height - ax.bbox.y0) / ax.bbox.height)
+
+
+def _name_inside(ax: Axes, lines: Sequence[tuple]) -> bool:
+    """Write each name beside its line where it touches nothing; return whether all found room (if not, none is written)."""
+    paths = [line.get_path().transformed(line.get_transform()) for line in ax.get_lines()]
+    texts, boxes = [], []
+    for name, look, x, y in lines:
+        for share, side in itertools.product((0.5, 0.65, 0.35, 0.8, 0.2, 0.9), (1, -1)):
+            spot = ax.transAxes.inverted().transform(ax.transData.transform((x[np.searchsorted(y, share)], share)))
+            text = _name(ax, name, look, spot, (12 * side, 0), ha="left" if side > 0 else "right", va="center")
+            box = text.get_window_extent().padded(5)
+            inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+            if (
+                inside
+                and not _overlap([*boxes, box])
+                and not any(path.intersects_bbox(box, filled=False) for path in paths)
+            ):
+                texts.append(text)
+                boxes.append(box)
+                break
+            text.remove()
+    if len(texts) < len(lines):
+        for text in texts:
+            text.remove()
+    return len(texts) == len(lines)
+
+
+def _name(ax: Axes, name: str, look: Look, spot: tuple, offset: tuple, **how: str) -> Annotation:
+    """Write a name in its line's colour, darkened until it reads well on white."""
+    color = np.array(to_rgb(look.color))
+    while color @ (0.2126, 0.7152, 0.0722) > 0.35:
+        color *= 0.95
+    text = textwrap.fill(name, 18)
+    return ax.annotate(
+        text, spot, offset, "axes fraction", textcoords="offset points", color=color, fontweight="bold", **how
+    )
+
+
+def _legend(ax: Axes, lines: Sequence[tuple]) -> float:
+    """Put a legend between title and axes, in as few rows as fit; return its height in points."""
+    handles = [
+        Patch(facecolor=look.color, hatch=HATCHES.get(look.dash), edgecolor="white", linewidth=0, label=name)
+        if x is None
+        else Line2D([], [], color=look.color, linestyle=look.dash, marker=look.marker, label=name)
+        for name, look, x, _ in lines
+    ]
+    for columns in range(len(lines), 0, -1):
+        legend = ax.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1.02))
+        box = legend.get_window_extent()
+        if box.width <= ax.bbox.width:
+            break
+    return box.height * 72 / ax.figure.dpi + 8
+
+
+def _overlap(boxes: Sequence[Bbox]) -> bool:
+    return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

@@ -1,0 +1,166 @@
+"""Fair timing: variants take turns in rounds, the collector waits, and a ratio comes with its interval. Seconds everywhere."""
+
+import gc
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+
+from cachelab._check import choice, whole
+
+RESAMPLES = 2000
+
+
+def compare(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int = 9,
+    warmup: int = 1,
+    before: Callable[[], object] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Time callables side by side: each round calls every variant once, in an order shuffled with ``seed``.
+
+    Returns the tidy frame (variant, round, seconds), ``rounds`` rows a variant. ``warmup`` rounds run first and are not
+    recorded; ``before`` runs untimed before each call. An exception comes through with a note that names the variant.
+    Interleaving spreads whatever the machine does meanwhile over all variants alike (Kalibera and Jones, 2013).
+    """
+    rows = []
+    for turn, name, call in _turns(variants, rounds, warmup, seed):
+        with _named(name), _collector_off():
+            if before is not None:
+                before()
+            began = perf_counter()
+            outcome = call()
+            rows.append((name, turn, perf_counter() - began))
+            _refuse_awaitable(outcome, "compare_async")
+    return _frame(rows, variants)
+
+
+async def compare_async(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int = 9,
+    warmup: int = 1,
+    before: Callable[[], object] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Time callables side by side as ``compare`` does; what a variant or ``before`` returns is awaited if it can be."""
+    rows = []
+    for turn, name, call in _turns(variants, rounds, warmup, seed):
+        with _named(name), _collector_off():
+            if before is not None and inspect.isawaitable(ready := before()):
+                await ready
+            began = perf_counter()
+            if inspect.isawaitable(outcome := call()):
+                await outcome
+            rows.append((name, turn, perf_counter() - began))
+    return _frame(rows, variants)
+
+
+def summary(df: pd.DataFrame, baseline: str | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return one row a variant: n, p50, p95, p99, max in seconds, and ratio, ratio_low, ratio_high.
+
+    ratio = the variant's median / the baseline's median: 0.2 takes a fifth of the baseline's time (5 times faster). The
+    baseline is the first variant unless named. ratio_low and ratio_high are the 95 % percentile-bootstrap interval of that
+    ratio: 2,000 resamples of whole rounds, so that what slowed a round down counts for all its variants alike.
+    """
+    names = list(dict.fromkeys(df["variant"]))
+    against = names.index(choice("baseline", names[0] if baseline is None else baseline, tuple(names)))
+    times = df.pivot(index="round", columns="variant", values="seconds")[names].to_numpy()
+    if np.isnan(times).any():
+        raise ValueError("every variant needs one time in every round: the interval pairs them by round")
+    picks = np.random.default_rng(seed).integers(len(times), size=(RESAMPLES, len(times)))
+    medians = np.median(times[picks], axis=1)
+    low, high = np.percentile(medians / medians[:, [against]], [2.5, 97.5], axis=0)
+    p50, p95, p99 = np.percentile(times, [50, 95, 99], axis=0)
+    columns = {"n": len(times), "p50": p50, "p95": p95, "p99": p99, "max": times.max(axis=0)}
+    columns |= {"ratio": p50 / p50[against], "ratio_low": low, "ratio_high": high}
+    return pd.DataFrame(columns, index=pd.Index(names, name="variant"))
+
+
+def sample(call: Callable[[], object], n: int, warmup: int = 10, repeat: int = 1) -> np.ndarray:
+    """Return the durations in seconds of ``n`` calls one after the other, after ``warmup`` calls that are not recorded.
+
+    For calls well below a microsecond, where the clock itself costs as much, ``repeat`` calls are timed together and their
+    mean counts as one duration.
+    """
+    whole("n", n, least=1)
+    whole("warmup", warmup, least=0)
+    whole("repeat", repeat, least=1)
+    for _ in range(warmup):
+        _refuse_awaitable(call(), "sample_async")
+    marks = np.empty((n, 2))
+    turns = range(repeat)
+    with _collector_off():
+        for i in range(n):
+            began = perf_counter()
+            for _ in turns:
+                call()
+            marks[i] = began, perf_counter()
+    return (marks[:, 1] - marks[:, 0]) / repeat
+
+
+async def sample_async(call: Callable[[], Awaitable[object]], n: int, warmup: int = 10) -> np.ndarray:
+    """Return the durations in seconds of ``n`` awaited calls one after the other, after ``warmup`` unrecorded ones."""
+    whole("n", n, least=1)
+    whole("warmup", warmup, least=0)
+    for _ in range(warmup):
+        await call()
+    marks = np.empty((n, 2))
+    with _collector_off():
+        for i in range(n):
+            began = perf_counter()
+            await call()
+            marks[i] = began, perf_counter()
+    return marks[:, 1] - marks[:, 0]
+
+
+def _turns(variants: Mapping, rounds: int, warmup: int, seed: int) -> Iterator[tuple[int, str, Callable]]:
+    """Check the arguments, then yield (round, name, callable) in the order of the calls; warm-up rounds count below 0."""
+    whole("rounds", rounds, least=1)
+    whole("warmup", warmup, least=0)
+    if not variants or not all(callable(call) for call in variants.values()):
+        raise TypeError(f"variants must map at least one name to a callable, not {variants!r}")
+    shuffle = np.random.default_rng(seed)
+    names = list(variants)
+    for turn in range(-warmup, rounds):
+        for i in shuffle.permutation(len(names)):
+            yield turn, names[i], variants[names[i]]
+
+
+def _frame(rows: list[tuple[str, int, float]], variants: Mapping) -> pd.DataFrame:
+    """Drop the warm-up and give each round its variants in the order in which they were handed over."""
+    order = list(variants)
+    kept = sorted((row for row in rows if row[1] >= 0), key=lambda row: (row[1], order.index(row[0])))
+    return pd.DataFrame(kept, columns=["variant", "round", "seconds"])
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while timing the variant {name!r}")
+        raise
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the garbage collector from running inside a measurement."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _refuse_awaitable(outcome: object, instead: str) -> None:
+    """Raise if a sync measurement was handed an async callable: it has timed the making of a coroutine, not its run."""
+    if inspect.isawaitable(outcome):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        raise TypeError(f"the call returned an awaitable: await {instead}(...) instead")
