@@ -18,7 +18,7 @@ from cachelab.seeder import generate_users
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _SELECT = "SELECT value FROM cachelab_users WHERE id = :id"
 _UPSERT = """INSERT INTO cachelab_users (id, value) VALUES (:id, :value)
@@ -52,7 +52,7 @@ class UserDatabase:
         self.reads = self.writes = 0
         self._select, self._upsert = text(_SELECT), text(_UPSERT)
         self._lock = threading.Lock()
-        self._loops: dict[asyncio.AbstractEventLoop, Callable] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, AsyncEngine]] = {}
         folder = None
         if url is None and not (url := os.environ.get("CACHELAB_DATABASE_URL")):
             folder = tempfile.mkdtemp(prefix="cachelab-db-")  # mode 0700
@@ -84,7 +84,8 @@ class UserDatabase:
         with self._engine.connect() as connection:
             value = connection.execute(self._select, {"id": user_id}).scalar()
             self._count(reads=1)
-            time.sleep(latency)
+            if latency:  # sleep(0) would cost more than the query
+                time.sleep(latency)
         return value
 
     async def get_async(self, user_id: str) -> str | None:
@@ -93,7 +94,8 @@ class UserDatabase:
         async with self._connect_async() as connection:
             value = (await connection.execute(self._select, {"id": user_id})).scalar()
             self._count(reads=1)
-            await asyncio.sleep(latency)
+            if latency:
+                await asyncio.sleep(latency)
         return value
 
     def put(self, user_id: str, value: str) -> None:
@@ -102,7 +104,8 @@ class UserDatabase:
         with self._engine.connect() as connection:
             connection.execute(self._upsert, {"id": user_id, "value": value})
             self._count(writes=1)
-            time.sleep(latency)
+            if latency:
+                time.sleep(latency)
 
     async def put_async(self, user_id: str, value: str) -> None:
         """Write the user's value, committed when the call returns; a value that was there is replaced."""
@@ -110,7 +113,8 @@ class UserDatabase:
         async with self._connect_async() as connection:
             await connection.execute(self._upsert, {"id": user_id, "value": value})
             self._count(writes=1)
-            await asyncio.sleep(latency)
+            if latency:
+                await asyncio.sleep(latency)
 
     def fill(self, count: int = 1000, seed: int | None = 0) -> None:
         """Write the users of ``generate_users(count, seed=seed)``: all or none, without latency, not counted.

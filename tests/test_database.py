@@ -1,11 +1,14 @@
 """The database: same behaviour on SQLite and PostgreSQL, sync and async, with a true limit of connections."""
 
+import ast
 import asyncio
 import gc
+import inspect
 import os
 import stat
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -387,3 +390,26 @@ def test_the_usual_spellings_of_a_postgresql_url_work_and_repr_hides_the_passwor
 def test_importing_the_module_does_not_load_sqlalchemy():
     code = "import sys, cachelab.database; sys.exit('sqlalchemy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def code(function, substitutions=()):
+    """The text of a method without its docstring, after the substitutions and in one spelling."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    del tree.body[0].body[0]
+    text = ast.unparse(tree)
+    for old, new in substitutions:
+        text = text.replace(old, new)
+    return ast.unparse(ast.parse(text))
+
+
+@pytest.mark.parametrize("name", ["get", "put"])
+def test_the_twins_read_alike(name):
+    sync, other = getattr(UserDatabase, name), getattr(UserDatabase, f"{name}_async")
+    table = [
+        ("_connect_async", "_engine.connect"),
+        ("_async", ""),
+        ("async ", ""),
+        ("await ", ""),
+        ("asyncio.", "time."),
+    ]
+    assert code(other, table) == code(sync)

@@ -1,11 +1,14 @@
 """Users and their seeding: reproducible, streamed, checked, and honest about what was written when it stops early."""
 
+import ast
 import asyncio
+import inspect
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -197,6 +200,36 @@ def test_the_wrong_kind_of_client_is_told_the_right_function(client, aclient, ru
     for other in (None, "redis://localhost", client.pipeline()):
         with pytest.raises(TypeError, match=r"client of seed\(\) must be a redis.Redis"):
             cl.seed(other)
+
+
+def code(function, substitutions=()):
+    """The text of a function without its docstring, after the substitutions and in one spelling."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    if ast.get_docstring(tree.body[0]):
+        del tree.body[0].body[0]
+    text = ast.unparse(tree)
+    for old, new in substitutions:
+        text = text.replace(old, new)
+    return ast.unparse(ast.parse(text))
+
+
+TWINS = [(cl.seed, cl.seed_async)]
+TWINS += [(getattr(seeder, name), getattr(seeder, f"{name}_async")) for name in ("_one_by_one", "_pipeline", "_bulk")]
+
+
+@pytest.mark.parametrize(("sync", "other"), TWINS)
+def test_the_twins_read_alike(sync, other):
+    # concurrent seeding, by threads and by tasks, is the one part that cannot be the same text
+    table = [
+        ("async ", ""),
+        ("await ", ""),
+        ("_async", ""),
+        ("_ASYNC", ""),
+        ("redis.asyncio", "redis"),
+        ("nowait=True", ""),
+    ]
+    assert code(other, table) == code(sync)
+    assert code(other) != code(sync)
 
 
 # --- stopping early

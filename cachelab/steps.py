@@ -1,0 +1,314 @@
+"""What a cache-aside does, step by step, without the waiting: lease, load, store, follow, delete, and what failure means.
+
+Each generator ``yield``s a step, a function and its arguments, where it must wait: for Redis, for a load or for another
+reader. Who runs it does the step, blocking or awaiting, and sends the outcome back. So the reasoning stands here once, and
+`cachelab.aside` holds the two ways of waiting.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from time import monotonic
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from cachelab import _check
+from cachelab.breaker import Breaker
+from cachelab.errors import InvalidationPending
+from cachelab.stats import Counts, Stats
+from cachelab.values import ALONE, BROKEN, FAILED, LEASE, LEASED, MISS, Mark, decode, from_json, milliseconds
+
+BUDGET = 0.45  # seconds that Redis may add to one call
+POLL = (0.005, 0.05)  # seconds between looks at a lease that another process holds: the first, the longest
+BATCH = 500  # ids that `warm` takes at a time
+
+# The one script: put the value where the lease is, or nothing for an empty one. 1: done, perhaps by a first try whose reply
+# was lost. 0: the lease has gone, so the load has been overtaken.
+STORE = """
+local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] then return held == ARGV[2] and 1 or 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+"""
+
+
+class Contact:
+    """One call's dealings with Redis: when the call began, and the seconds it may still spend there."""
+
+    __slots__ = ("left", "probe", "started")
+
+    def __init__(self, probe: bool = False):
+        self.started, self.left, self.probe = monotonic(), BUDGET, probe
+
+
+class Flight:
+    """One load under way in this process."""
+
+    def __init__(self, done: threading.Event | asyncio.Event):
+        self.done = done
+        self.outcome: str | Exception | None = None  # JSON, so that each reader gets a value of its own
+        self.good_for = -inf  # reads that started later than this must read again
+        self.overtaken = False  # by an invalidate of this process
+
+
+@dataclass
+class Local:
+    """What belongs to one event loop, or to all threads together: room for loads, and flights."""
+
+    slots: threading.Semaphore | asyncio.Semaphore
+    flights: dict[str, Flight] = field(default_factory=dict)
+
+
+class Cache:
+    """What both classes do, but for the waiting."""
+
+    _event: type
+
+    def __init__(
+        self,
+        client: redis.Redis | redis.asyncio.Redis,
+        load: Callable[[str], Any],
+        ttl: float,
+        jitter: float = 0.1,
+        missing_ttl: float | None = 30,
+        prefix: str = "",
+        load_many: Callable[[list[str]], Any] | None = None,
+        lease: float = 10.0,
+        max_loads: int = 20,
+        max_value_bytes: int = 2**20,
+    ):
+        for name, function in (("load", load), ("load_many", load_many)):
+            if not callable(function) and (function is not None or name == "load"):
+                raise TypeError(f"{name} must be a function, not {function!r}")
+        self._client, self._origin, self._origin_many = client, load, load_many
+        self._ttl = _check.number("ttl", ttl, above=0)
+        self._jitter = _check.number("jitter", jitter, low=0, high=1)
+        self._missing_ttl = None if missing_ttl is None else _check.number("missing_ttl", missing_ttl, above=0)
+        self._prefix = _check.text("prefix", prefix)
+        self._lease = _check.number("lease", lease, above=0)
+        self._max_loads = _check.whole("max_loads", max_loads, least=1)
+        self._max_bytes = _check.whole("max_value_bytes", max_value_bytes, least=1)
+        self._lock = threading.Lock()
+        self._counts = Counts(f"the cache with prefix {prefix!r}")
+        self._count = self._counts.count
+        self._breaker = Breaker()
+        self._pending: dict[str, object] = {}  # ids whose delete has not gone through
+        self._locals: dict[asyncio.AbstractEventLoop | None, Local] = {}
+
+    @property
+    def stats(self) -> Stats:
+        """The counts so far, as a `Stats` that does not change any more."""
+        return self._counts.stats(self._breaker.state)
+
+    def _get_many(self, ids: Iterable[str]) -> Generator:
+        keys, contact = {id: self._key(id) for id in _several(ids)}, Contact()
+        yield from self._settle(contact, keys)
+        found = (yield self._ask, contact, self._read_many, list(keys.values())) if keys else []
+        values = dict.fromkeys(keys, FAILED) if found is FAILED else dict(zip(keys, map(decode, found), strict=True))
+        missing = [id for id, value in values.items() if isinstance(value, Mark)]
+        self._count("hits", len(values) - len(missing))
+        self._count("misses", len(missing))
+        return values | (yield from self._fetch(missing, contact)) if missing else values
+
+    def _warm(self, ids: Iterable[str]) -> Generator:
+        known, ids = 0, iter(_several(ids))
+        while batch := list(islice(ids, BATCH)):
+            found = yield from self._get_many(batch)
+            known += sum(value is not None for value in found.values())
+        return known
+
+    def _invalidate(self, id: str) -> Generator:
+        self._key(id)
+        with self._lock:  # no read that starts from now on joins a load that began before
+            for here in self._locals.values():
+                if flight := here.flights.pop(id, None):
+                    flight.overtaken = True
+        pending, reply = {**self._pending, id: object()}, FAILED
+        try:
+            reply = yield self._ask, Contact(probe=True), self._delete, pending
+        finally:  # when interrupted too: what may not have arrived is sent again
+            if reply is FAILED:
+                self._pending[id] = pending[id]
+        if reply is FAILED:
+            raise InvalidationPending(f"Redis could not be reached to delete {id!r}: the delete is kept and sent again")
+        self._settled(pending)
+
+    def _settle(self, contact: Contact, ids: Iterable[str]) -> Generator:
+        """Send the deletes that are pending; until they go through, those ids are not looked up in Redis."""
+        if pending := dict(self._pending):
+            if (yield self._ask, contact, self._delete, pending) is not FAILED:
+                self._settled(pending)
+            elif not pending.keys().isdisjoint(ids):
+                contact.left = 0.0
+
+    def _settled(self, pending: Mapping[str, object]) -> None:
+        with self._lock:
+            for id, stamp in pending.items():
+                if self._pending.get(id) is stamp:  # not invalidated once more meanwhile
+                    del self._pending[id]
+
+    def _fetch(self, ids: list[str], contact: Contact) -> Generator:
+        """Load each id once: lead the loads that nobody has begun, follow the others."""
+        here, until, values = self._here(), monotonic() + self._lease, {}
+        while ids:
+            mine, theirs = self._board(here, ids)
+            if mine:
+                yield self._apart, self._lead(here, mine, contact, until)
+            for id, flight in (mine | theirs).items():
+                if not (yield self._wait, flight.done, max(0.0, until - monotonic())):  # a lease long is long enough
+                    values |= _values((yield self._load, here, [[id]]))
+                elif id in mine or contact.started <= flight.good_for:
+                    values |= _values({id: flight.outcome})
+            ids = [id for id in ids if id not in values]
+        return values
+
+    def _board(self, here: Local, ids: Iterable[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
+        """Return the flights of these ids that the caller must lead, and those that it may follow."""
+        with self._lock:
+            theirs = {id: here.flights[id] for id in ids if id in here.flights}
+            mine = {id: Flight(self._event()) for id in ids if id not in theirs}
+            here.flights |= mine
+        self._count("waits", len(theirs))
+        return mine, theirs
+
+    def _lead(self, here: Local, flights: dict[str, Flight], contact: Contact, until: float) -> Generator:
+        """Bring flights down: lease, load and store, or wait for the process that holds the lease."""
+        tokens, pause = {id: f"{LEASE}{uuid.uuid4().hex}" for id in flights}, POLL[0]
+        try:
+            while tokens:
+                left, looked = contact.left, monotonic()
+                replies = yield self._ask, contact, self._take, tokens
+                states = self._states(tokens, replies, late=looked >= until)
+                for id, state in states.items():
+                    if isinstance(state, str):
+                        self._land(here, id, flights[id], state, looked)
+                if broken := [id for id, state in states.items() if state is BROKEN]:
+                    yield self._ask, contact, self._delete, broken
+                if ready := {id: state for id, state in states.items() if state in (MISS, FAILED, ALONE)}:
+                    yield from self._load_and_store(here, flights, ready, tokens, contact)
+                tokens = {id: tokens[id] for id, state in states.items() if state in (LEASED, BROKEN)}
+                if LEASED in states.values():
+                    contact.left = left  # waiting for a load is not Redis being slow
+                    yield self._sleep, pause
+                    pause = min(2 * pause, POLL[1])
+        finally:
+            for id, flight in flights.items():
+                if not flight.done.is_set():
+                    self._land(here, id, flight)
+
+    def _load_and_store(self, here: Local, flights: dict, ready: dict, tokens: dict, contact: Contact) -> Generator:
+        leased, outcomes, began = [id for id, state in ready.items() if state is MISS], {}, monotonic()
+        try:
+            batches = [[id] for id in ready] if self._origin_many is None or len(ready) == 1 else [list(ready)]
+            outcomes = yield self._load, here, batches
+        finally:  # when interrupted too: the leases are given back
+            entries = {id: (tokens[id], *self._entry(outcomes.get(id, ""))) for id in leased}
+            sent = monotonic()
+            replies = (yield self._ask, contact, self._store, entries) if leased else FAILED
+        stored = {} if replies is FAILED else dict(zip(leased, replies, strict=True))
+        for id, state in ready.items():
+            good_for = self._good_for(flights[id], outcomes[id], state, stored.get(id), began, sent)
+            self._land(here, id, flights[id], outcomes[id], good_for)
+
+    def _states(self, tokens: Mapping[str, str], replies: Any, late: bool) -> dict[str, str | Mark]:
+        """Return what each attempt to take a lease came to: MISS (it is ours), a cached text, or another mark."""
+        if replies is FAILED:
+            return dict.fromkeys(tokens, FAILED)
+        states = {}
+        for (id, token), reply in zip(tokens.items(), replies, strict=True):
+            value = MISS if reply == token.encode() else decode(reply)  # ours, though the first try's reply was lost
+            if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
+                self._counts.failure(reply)
+                value = ALONE
+            elif value is BROKEN:
+                self._counts.failure("BrokenValue")
+            states[id] = reply.decode() if not isinstance(value, Mark) else ALONE if late and value is LEASED else value
+        return states
+
+    def _good_for(self, flight: Flight, outcome: Any, state: Mark, reply: Any, began: float, sent: float) -> float:
+        """Return how late a read may have started to take an outcome loaded from ``began`` on and stored at ``sent``."""
+        if isinstance(outcome, Exception):
+            return inf
+        if state is FAILED:  # nobody can reach Redis: one load serves this process
+            return -inf if flight.overtaken else inf
+        if reply == 0:
+            self._count("refused")
+            return -inf
+        return sent if reply == 1 else began
+
+    def _land(self, here: Local, id: str, flight: Flight, outcome: Any = None, good_for: float = -inf) -> None:
+        """End a flight: its followers go on, who comes from now on starts another."""
+        flight.outcome, flight.good_for = outcome, good_for
+        with self._lock:
+            if here.flights.get(id) is flight:
+                del here.flights[id]
+        flight.done.set()
+
+    def _entry(self, outcome: str | Exception) -> tuple[str, int]:
+        """Return what to store for the outcome of a load, "" for nothing, and its ttl in milliseconds."""
+        if isinstance(outcome, Exception) or len(outcome) > self._max_bytes:
+            return "", 1
+        if outcome == "null":
+            return ("", 1) if self._missing_ttl is None else (outcome, milliseconds(self._missing_ttl))
+        return outcome, milliseconds(self._ttl, self._jitter)
+
+    def _failed(self, contact: Contact, error: Exception) -> bytes | Mark:
+        """Count an answer that Redis did not give, and leave it alone for the rest of this call."""
+        if isinstance(error, ResponseError):  # it is there, and says no
+            self._breaker.succeeded()
+            if str(error).startswith("WRONGTYPE"):
+                return b""
+        else:
+            self._breaker.failed()
+        self._counts.failure(error)
+        contact.left = 0.0
+        return FAILED
+
+    def _key(self, id: str) -> str:
+        if type(id) is not str or not id.isascii() or not 0 < len(id) <= 512:  # the usual id passes quickly
+            _check.identity("id", id)
+        return self._prefix + id
+
+    def _read(self, key: str):
+        return self._client.execute_command("GET", key, NEVER_DECODE=True)
+
+    def _read_many(self, keys: list[str]):
+        return self._client.execute_command("MGET", *keys, NEVER_DECODE=True)
+
+    def _delete(self, ids: Iterable[str]):
+        return self._client.delete(*(self._prefix + id for id in ids))
+
+    def _take(self, tokens: dict[str, str]):
+        """Put a lease where nothing is; reply None where that was done, else what is there."""
+        pipeline = self._client.pipeline(transaction=False)
+        for id, token in tokens.items():
+            words = ("NX", "GET", "PX", milliseconds(self._lease))
+            pipeline.execute_command("SET", self._prefix + id, token, *words, get=True, NEVER_DECODE=True)
+        return pipeline.execute(raise_on_error=False)
+
+    def _store(self, entries: dict[str, tuple[str, str, int]]):
+        pipeline = self._client.pipeline(transaction=False)
+        for id, (token, text, ttl_ms) in entries.items():
+            pipeline.eval(STORE, 1, self._prefix + id, token, text, ttl_ms)
+        return pipeline.execute(raise_on_error=False)
+
+
+def _several(ids: Iterable[str]) -> Iterable[str]:
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be several ids, such as a list, not the single {ids!r}")
+    return ids
+
+
+def _values(outcomes: Mapping[str, str | Exception]) -> dict[str, Any]:
+    """Return the values, or raise what a load raised."""
+    for outcome in outcomes.values():
+        if isinstance(outcome, Exception):
+            raise outcome
+    return {id: from_json(text) for id, text in outcomes.items()}
