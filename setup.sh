@@ -31,6 +31,7 @@ until (set -C && echo $$ >.venv.lock) 2>/dev/null; do
     fi
 done
 trap 'rm -f .venv.lock' EXIT
+trap 'exit 130' INT TERM
 [ -z "$waited" ] || ! whole || exit 0
 
 uv=${UV-$(command -v uv || true)}
