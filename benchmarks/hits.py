@@ -110,7 +110,9 @@ def aiocache(url: str) -> dict[str, Callable]:
     server = urlsplit(url)
     where = {"endpoint": server.hostname, "port": server.port, "password": server.password}
 
-    @cached(ttl=3600, cache=Cache.REDIS, serializer=JsonSerializer(), key_builder=lambda f, id: f"aiocache:{id}", **where)
+    @cached(
+        ttl=3600, cache=Cache.REDIS, serializer=JsonSerializer(), key_builder=lambda f, id: f"aiocache:{id}", **where
+    )
     async def get(id: str) -> str:
         return "aB3xK9mP"
 

@@ -41,7 +41,8 @@ def _guarded(part: Callable[[], Iterator[Row]]) -> Iterator[Row]:
         yield from part()
     except Exception as error:  # the doctor reports, whatever it is that is broken
         absent = isinstance(error, ImportError) or isinstance(error.__context__, ImportError)
-        detail = (str(error) or type(error).__name__).splitlines()[0]
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        detail = re.sub(r"(?<=://)[^\s/]*@|\?\w+=\S*", "", said)  # an address needs no user and no options
         yield _row(name, detail, "missing" if absent else "away", _install() if absent else _MENDS[name]())
 
 

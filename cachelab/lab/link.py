@@ -1,27 +1,16 @@
-"""A slow or broken network in front of a server: a relay on loopback, in a process of its own.
+"""A slow or broken network in front of a server: a relay on loopback, in a process of its own (`_relay.py`)."""
 
-One loop serves every connection: bytes are stamped when they arrive and released half a round trip later, so pipelined
-traffic is late by the delay once, never once per chunk. The loop sleeps until 0.15 ms before the next release and polls
-from there, because a timer alone is late by about a tenth of a millisecond; with nothing due it sleeps and costs nothing.
-"""
-
-import heapq
 import json
 import math
 import os
-import resource
-import select
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
-from functools import partial
-from itertools import count
-from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -33,9 +22,7 @@ from redis.retry import Retry
 from cachelab import _check
 from cachelab.errors import ServerError
 
-SPIN = 0.00015  # s: polled rather than slept through before a release
-HELD = 4 * 2**20  # bytes read ahead of a slow receiver, per direction and connection
-DRIPPED = 64  # the same while bytes drip: each then waits by itself
+RELAY = Path(__file__).with_name("_relay.py")
 LONGEST = 60_000  # ms
 
 
@@ -95,9 +82,9 @@ class Link:
                     family, address = probe.family, probe.getpeername()
         except OSError as error:
             raise ServerError(f"no server to link to at {self._place}: {error}") from None
-        relay = f"from cachelab.lab.link import _Relay; _Relay({int(family)}, {address!r}, {os.getpid()}).run()"
+        relay = [sys.executable, "-I", "-S", RELAY, str(int(family)), json.dumps(address), str(os.getpid())]
         self._process = subprocess.Popen(  # its own session: the Interrupt button of a notebook must not end it
-            [sys.executable, "-I", "-c", relay], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         try:
             self.port = int(self._answer())
@@ -209,153 +196,3 @@ def _ping_ms(urls: list[str], n: int, timeout: float) -> list[list[float]]:
                 client.ping()
                 taken.append((time.perf_counter() - start) * 1000)
     return [sorted(taken[5:]) for taken in times]
-
-
-class _End:
-    """One socket of a connection; ``peer`` is the other."""
-
-    def __init__(self, sock: socket.socket, is_client: bool):
-        sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock, self.is_client = sock, is_client
-        self.peer: _End
-        self.out = bytearray()  # released, not yet taken by the kernel
-        self.blocked = not is_client  # until it is writable: a server's end starts while it is connecting
-        self.owed = 0  # bytes read here that the peer's kernel has not taken yet
-        self.last = 0.0  # latest release time of bytes for this end: they keep their order when the delay shrinks
-        self.ended = self.closing = self.closed = False  # nothing more to read; to write; shut for writing
-        self.watched = 0
-
-
-class _Relay:
-    """The loop in the relay's process: orders come by standard input, each answered by a line on standard output."""
-
-    def __init__(self, family: int, address: object, parent: int):
-        self.family, self.address, self.parent = family, address, parent
-        self.delay = self.gap = 0.0  # s: each way; between dripped bytes
-        self.left: int | None = None  # bytes of replies before the connection is reset
-        self.is_cut = self.is_frozen = False
-        self.ends: set[_End] = set()
-        self.waiting: list[tuple[float, int, _End, bytes]] = []  # a heap of (release time, order, receiver, bytes)
-        self.order = count()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.listener.setblocking(False)
-        self.orders, self.all = DefaultSelector(), DefaultSelector()
-        self.orders.register(0, EVENT_READ, self.obey)
-        self.all.register(0, EVENT_READ, self.obey)
-        self.all.register(self.listener, EVENT_READ, self.accept)
-
-    def run(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(8192, hard)), hard))
-        os.write(1, b"%d\n" % self.listener.getsockname()[1])
-        while os.getppid() == self.parent:  # a forked sibling may hold the pipe open after the parent is gone
-            if self.is_frozen:
-                events = self.orders.select(1)
-            else:
-                wait = min(1.0, self.waiting[0][0] - time.perf_counter() - SPIN) if self.waiting else 1.0
-                if wait > 0:
-                    select.select([self.all], [], [], wait)  # a selector's own time-out is in whole milliseconds
-                events = self.all.select(0)
-            now = time.perf_counter()
-            for key, mask in events:
-                key.data(mask, now)
-            while self.waiting and not self.is_frozen and self.waiting[0][0] <= time.perf_counter():
-                self.release(*heapq.heappop(self.waiting)[2:])
-
-    def obey(self, mask: int, now: float) -> None:
-        if not (line := os.read(0, 4096)):
-            sys.exit()
-        vars(self).update(json.loads(line))
-        if self.is_cut:
-            for end in list(self.ends):
-                self.reset(end)
-        os.write(1, b"done\n")
-
-    def accept(self, mask: int, now: float) -> None:
-        try:
-            client = _End(self.listener.accept()[0], True)
-            server = _End(socket.socket(self.family, socket.SOCK_STREAM), False)
-        except OSError:  # gone again, or out of files
-            return
-        client.peer, server.peer = server, client
-        self.ends |= {client, server}
-        if self.is_cut:
-            return self.reset(client)
-        server.sock.connect_ex(self.address)  # in progress: its outcome shows at the first read or write
-        self.watch(client)
-        self.watch(server)
-
-    def watch(self, end: _End) -> None:
-        wanted = EVENT_READ * (not end.ended and end.owed < (DRIPPED if self.gap else HELD)) | EVENT_WRITE * end.blocked
-        if wanted != end.watched and end in self.ends:
-            if end.watched:
-                self.all.unregister(end.sock)
-            if wanted:
-                self.all.register(end.sock, wanted, partial(self.serve, end))
-            end.watched = wanted
-
-    def serve(self, end: _End, mask: int, now: float) -> None:
-        if mask & EVENT_WRITE and end in self.ends:
-            end.blocked = False
-            self.flush(end)
-        if mask & EVENT_READ and end in self.ends:
-            self.read(end, now)
-
-    def read(self, end: _End, now: float) -> None:
-        gap = 0.0 if end.is_client else self.gap
-        try:
-            data = end.sock.recv(DRIPPED if gap else 2**18)
-        except OSError:
-            return self.reset(end)
-        end.ended = not data
-        end.owed += len(data)
-        for piece in [data[i : i + 1] for i in range(len(data))] if gap and data else [data]:
-            end.peer.last = max(now + self.delay, end.peer.last + gap)
-            heapq.heappush(self.waiting, (end.peer.last, next(self.order), end.peer, piece))
-        self.watch(end)
-
-    def release(self, end: _End, data: bytes) -> None:
-        if end not in self.ends:
-            return
-        last = False
-        if data and end.is_client and self.left is not None:
-            data = data[: self.left]
-            self.left -= len(data)
-            last = not self.left
-        end.out += data
-        end.closing = not data and not last
-        if not end.blocked:
-            self.flush(end)
-        if last:
-            self.left = None
-            self.reset(end)
-
-    def flush(self, end: _End) -> None:
-        try:
-            sent = end.sock.send(end.out) if end.out else 0
-            if end.closing and sent == len(end.out):
-                end.sock.shutdown(socket.SHUT_WR)
-                end.closed = True
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return self.reset(end)
-        del end.out[:sent]
-        end.peer.owed -= sent
-        end.blocked = bool(end.out)
-        if end.closed and end.peer.closed:
-            return self.reset(end)
-        self.watch(end)
-        self.watch(end.peer)
-
-    def reset(self, end: _End) -> None:
-        for each in (end, end.peer):
-            if each in self.ends:
-                self.ends.remove(each)
-                if each.watched:
-                    self.all.unregister(each.sock)
-                if not each.closed:  # closed without a farewell: the other side sees a reset
-                    each.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                each.sock.close()

@@ -4,9 +4,13 @@ import base64
 import html
 import io
 from collections.abc import Callable
+from time import perf_counter
 
 import ipywidgets
+import redis
 from matplotlib.axes import Axes
+
+from cachelab.aside import CacheAside
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -35,3 +39,49 @@ def image(ax: Axes) -> str:
     ax.figure.savefig(png, format="png", dpi=90)
     data = base64.b64encode(png.getvalue()).decode()
     return f'<img width="800" alt="{html.escape(ax.alt)}" src="data:image/png;base64,{data}">'
+
+
+def ask(cache: CacheAside, client: redis.Redis, id: str, prefix: str = "") -> dict[str, str | float | None]:
+    """Ask a cache for one id: return what came, hit or miss, the milliseconds it took, and the seconds the key has left.
+
+    client, prefix: where the cache keeps its keys. seconds_left is None where no key is kept, or Redis does not tell.
+    Whatever ``cache.get`` raises is raised here.
+    """
+    hits, began = cache.stats.hits, perf_counter()
+    value = cache.get(id)
+    ms = round(1000 * (perf_counter() - began), 2)
+    outcome = "hit" if cache.stats.hits > hits else "miss"
+    try:
+        left = client.pttl(prefix + id)
+    except redis.RedisError:
+        left = -1
+    return {"id": id, "value": value, "outcome": outcome, "ms": ms, "seconds_left": left / 1000 if left > 0 else None}
+
+
+def ask_a_user(
+    cache: CacheAside, client: redis.Redis, id: str = "user-42", prefix: str = "", rows: int = 8
+) -> ipywidgets.VBox:
+    """Return a prompt for ids: Enter or the button asks the cache through `ask`; the last answers stand below, newest first."""
+    field = ipywidgets.Text(value=id, description="User id")
+    button, answers, seen = ipywidgets.Button(description="Ask"), ipywidgets.HTML(), []
+
+    def press(*_) -> None:
+        button.disabled, button.description = True, "asking …"
+        try:
+            seen.insert(0, ask(cache, client, field.value, prefix))
+            answers.value = _table(seen[:rows])
+        except Exception as error:
+            answers.value = f"<p>{html.escape(str(error))}</p>{_table(seen[:rows])}"
+        finally:
+            button.disabled, button.description = False, "Ask"
+
+    button.on_click(press)
+    field.on_msg(lambda _, content, buffers: press() if content.get("event") == "submit" else None)  # Enter
+    return ipywidgets.VBox([ipywidgets.HBox([field, button]), answers])
+
+
+def _table(rows: list[dict]) -> str:
+    """Return dictionaries of the same keys as an HTML table."""
+    lines = [[name.replace("_", " ") for name in rows[0]], *([*row.values()] for row in rows)] if rows else []
+    cells = ("".join(f'<td style="padding: 0 1em">{html.escape(str(cell))}</td>' for cell in line) for line in lines)
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table>"
