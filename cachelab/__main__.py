@@ -9,15 +9,24 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import redis
+import redis.asyncio
 
 import cachelab as cl
 from cachelab import _check
 
 ASK = "cachelab:ask:"  # what the keys of the prompt begin with
+
+_REDIS = """
+  REDIS_URL              the server to use, redis://user:password@host:port/0,
+                         or in parts: REDIS_HOST, REDIS_PORT, REDIS_USERNAME,
+                         REDIS_PASSWORD; without them a private one is started"""
+_DATABASE = """
+  CACHELAB_DATABASE_URL  the database, postgresql://user:password@host/name;
+                         without it a private SQLite file"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,8 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     sys.stdout.reconfigure(line_buffering=True)  # whoever reads along through a pipe sees each line at once
+    if not args.command:
+        parser.print_help()
+        return 0
     try:
-        return args.run(args) if "run" in args else parser.print_help() or 0
+        return args.run(args)
     except KeyboardInterrupt as stop:
         print("\n" + " ".join(getattr(stop, "__notes__", ["Interrupted."])), file=sys.stderr)
         return 130
@@ -38,23 +50,22 @@ def main(argv: list[str] | None = None) -> int:
 def doctor(args: argparse.Namespace) -> int:
     """Show what works, what does not, and the command that mends it.
 
-    Looks at Python, the packages, the server, the lessons it can run, and the
-    database. Exit status 1 if a part that is needed does not work.
+    Looks at Python, the packages, the server, what the lessons can do with it,
+    and the database. Exit status 1 if a part that is needed does not work.
 
     example:
       python -m cachelab doctor
     """
     from cachelab.doctor import OPTIONAL, checks
 
-    rows = checks()
-    width, indent = max(len(row["part"]) for row in rows), 0
+    rows, columns = checks(), shutil.get_terminal_size().columns
+    width = max(len(row["part"]) for row in rows)
+    indent = " " * (width + 11)
     for row in [{"part": "part", "state": "state", "detail": "detail", "mend": ""}, *rows]:
         head = f"{row['part']:<{width}}  {row['state']:<7}  "
-        indent = " " * len(head)
-        columns = max(shutil.get_terminal_size().columns, 60)
-        print(textwrap.fill(row["detail"], columns, initial_indent=head, subsequent_indent=indent))
+        print(textwrap.fill(row["detail"], max(columns, 60), initial_indent=head, subsequent_indent=indent))
         if row["mend"]:
-            print(f"{indent}mend: {row['mend']}")
+            print(f"  mend: {row['mend']}")
     broken = [row["part"] for row in rows if row["state"] != "ok" and row["part"] not in OPTIONAL]
     print(f"\nTo mend: {', '.join(broken)}." if broken else "\nEverything that is needed works.")
     return int(bool(broken))
@@ -63,12 +74,13 @@ def doctor(args: argparse.Namespace) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Keep a private server running until Ctrl-C, for other terminals to use.
 
-    Prints its URL as a line to paste into another terminal; what is started
-    there, a notebook too, then shares this server. The password stands in that
-    line, and nowhere else. The server listens on this machine only and leaves
-    nothing behind. It is always a new one, whatever REDIS_URL says.
+    Prints its URL as a line to paste into another terminal: what is started
+    there, notebooks too, shares this server. The line holds the password, which
+    is shown nowhere else. The server is a new one, whatever REDIS_URL says; it
+    listens on this machine only and leaves nothing behind.
 
-    example:
+    examples:
+      python -m cachelab serve
       python -m cachelab serve --maxmemory 4mb --policy allkeys-lru
     """
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,26 +88,25 @@ def serve(args: argparse.Namespace) -> int:
     with suppress(KeyboardInterrupt), cl.Server(maxmemory=args.maxmemory, maxmemory_policy=args.policy) as server:
         print(
             f"export REDIS_URL={server.url}\n\n"
-            "Paste that line, password and all, into another terminal. Commands and notebooks\n"
-            f"started there share this server ({args.maxmemory}, {args.policy}):\n\n"
-            "    python -m cachelab ask\n"
-            "    make lab\n\n"
+            "Paste this line, password and all, into another terminal. What you start there\n"
+            f"shares this server ({args.maxmemory}, {args.policy}):\n\n"
+            "    python -m cachelab ask\n    make lab\n\n"
             "Ctrl-C ends the server and all that it holds."
         )
         while True:
             time.sleep(1)
-            server.thaw()  # raises ServerError should somebody have ended the server
+            server.thaw()  # raises ServerError should another program have ended it
     print("\nThe server has ended.")
     return 0
 
 
 def ask(args: argparse.Namespace) -> int:
-    """Ask a slow database for users, through the cache, one id after another.
+    """Ask for users at a prompt: the cache answers fast, the database slowly.
 
-    Fills the database with users, warms the cache with some of them, then
-    prompts: type a user id, see the value, hit or miss, and how long it took.
-    A user who was not in the cache is a miss once, and then a hit. With --async
-    the same is awaited, and input() waits in a thread, off the event loop.
+    Fills the database, warms the cache with a part of the users, then prompts:
+    type a user id, see its value, hit or miss, and how long it took. Who was not
+    in the cache is a miss once, then a hit. With --async, cache and database are
+    awaited, and input() waits in a thread, so that the event loop stays free.
     Ctrl-D or Ctrl-C ends it and removes its keys (cachelab:ask:...).
 
     examples:
@@ -105,10 +116,205 @@ def ask(args: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
-    sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are told of, as any bad id is
-    warm = args.users // 2 if args.warm is None else min(_check.whole("--warm", args.warm, least=0), args.users)
-    client, options = cl.connect(), {"ttl": args.ttl, "prefix": ASK}
+    sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text make a bad id, not an end
+    warm = _check.whole("users", args.users, least=0) // 2 if args.warm is None else args.warm
+    ids = [f"user-{number}" for number in range(1, min(_check.whole("warm", warm, least=0), args.users) + 1)]
+    client, aclient, asked = cl.connect(), cl.connect_async(), set(ids)
     with cl.UserDatabase(latency=args.latency) as db:
-        cache = users = cl.CacheAside(client, db.get, **options)
-        asked = {f"user-{number}" for number in range(1, warm + 1)}
+        options = {"ttl": args.ttl, "jitter": 0, "prefix": ASK}
+        warmed, cache = (
+            cl.CacheAside(client, db.get, **options) for _ in range(2)
+        )  # the second counts the prompt alone
+        acache = cl.AsyncCacheAside(aclient, db.get_async, **options)
+        try:
+            db.latency = 0  # until the prompt
+            db.fill(args.users)
+            for id in tqdm(ids, desc="Warming the cache", unit=" users", disable=None):
+                warmed.warm([id])
+            if args.awaited:
+                asyncio.run(db.get_async("user-1"))  # what is imported at first use is not to be timed
+            db.latency = args.latency
+            print(
+                f"The database holds {args.users} users and takes {args.latency:g} s to answer. The cache has {len(ids)}."
+            )
+            print(f"Try user-1, and user-{len(ids) + 1} twice. Ctrl-D ends.\n")
+            if args.awaited:
+                asyncio.run(_converse_async(acache, aclient, asked))
+            else:
+                _converse(cache, client, asked)
+        except KeyboardInterrupt:
+            pass  # one of the two ways to leave
+        finally:
+            _remove(client, asked)
+    stats = acache.stats if args.awaited else cache.stats
+    rate = "" if stats.hit_rate is None else f", hit rate {100 * stats.hit_rate:.0f} %"
+    print(f"{chr(10) * sys.stdin.isatty()}Hits {stats.hits}, misses {stats.misses}{rate}.")
     return 0
+
+
+def seed(args: argparse.Namespace) -> int:
+    """Write generated users to Redis, and say how fast that went.
+
+    The methods: one_by_one waits for each user, threads has up to 50 under way,
+    pipeline sends a batch before it waits, bulk packs a batch as one command.
+    Without --ttl the keys never expire; a private server ends with the command,
+    and they with it (`python -m cachelab serve` keeps one running).
+
+    examples:
+      python -m cachelab seed
+      python -m cachelab seed --count 100000 --method bulk --batch-size 1000 --ttl 60
+    """
+    options = {name: getattr(args, name) for name in ("count", "batch_size", "method", "prefix", "ttl", "seed")}
+    report = cl.seed(cl.connect(), progress=sys.stderr.isatty(), **options)
+    print(
+        f"{report.written:,} users in {report.seconds:.3f} s: {report.rate:,.0f} a second, "
+        f"{report.round_trips:,} round trips ({report.method})."
+    )
+    if report.written:
+        end = "never expire" if args.ttl is None else f"expire after {args.ttl:g} s"
+        print(f"Keys {args.prefix}user-1 to user-{report.written} {end}.")
+    return 0
+
+
+def charts(args: argparse.Namespace) -> int:
+    """Run the notebooks, one after the other, and draw their charts.
+
+    Everything is measured on this machine, now. Quick charts go to
+    charts/local/, which git ignores, those of full scale to charts/: each as
+    SVG, PNG and CSV. Exit status 1 if a notebook failed.
+
+    examples:
+      python -m cachelab charts
+      python -m cachelab charts --scale full --only 01 05
+    """
+    from cachelab.lab import notebooks
+
+    found = {path.name[:2]: path for path in notebooks.found()}
+    only = [_check.choice("only", number, tuple(found)) for number in args.only or found]
+    return int(bool(notebooks.run_all([found[number] for number in only], args.scale, write_outputs=args.write)))
+
+
+def _converse(cache: cl.CacheAside, client: redis.Redis, asked: set[str]) -> None:
+    while (id := _typed()) is not None:
+        with _telling():
+            asked.add(_check.identity("user id", id))
+            hits, start = cache.stats.hits, time.perf_counter()
+            value = cache.get(id)
+            _show(value, cache.stats.hits > hits, time.perf_counter() - start)
+            print(_left(client.pttl(ASK + id)))
+
+
+async def _converse_async(cache: cl.AsyncCacheAside, client: redis.asyncio.Redis, asked: set[str]) -> None:
+    while (id := await _typed_async()) is not None:
+        with _telling():
+            asked.add(_check.identity("user id", id))
+            hits, start = cache.stats.hits, time.perf_counter()
+            value = await cache.get(id)
+            _show(value, cache.stats.hits > hits, time.perf_counter() - start)
+            print(_left(await client.pttl(ASK + id)))
+
+
+def _typed() -> str | None:
+    """Return the next id that is typed, None at the end of input."""
+    stdin = sys.stdin  # a reference: if the last one goes while a thread still reads, Python aborts
+    with suppress(EOFError, OSError):
+        while True:
+            if id := input("user id> " if stdin.isatty() else "").strip():
+                return id
+    return None
+
+
+async def _typed_async() -> str | None:
+    """Await the next id: input() blocks, so it waits in a thread, and the event loop goes on.
+
+    The thread is a daemon's, not asyncio.to_thread's: after Ctrl-C nobody waits for a line that may never come.
+    """
+    loop = asyncio.get_running_loop()
+    line = loop.create_future()
+
+    def read() -> None:
+        id = _typed()
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(lambda: line.done() or line.set_result(id))
+
+    threading.Thread(target=read, daemon=True).start()
+    return await line
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell an error in a line, and go on."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except redis.RedisError:
+        print("Redis does not answer")
+    except (cl.CachelabError, ValueError, SQLAlchemyError) as error:
+        print(f"  {str(error).splitlines()[0]}")
+
+
+def _show(value: str | None, hit: bool, seconds: float) -> None:
+    name = "no such user" if value is None else value
+    print(f"  {name:<14} {'hit' if hit else 'miss':<4} {1000 * seconds:>10.2f} ms   ", end="")
+
+
+def _left(milliseconds: int) -> str:
+    return f"kept for {milliseconds / 1000:.1f} s more" if milliseconds > 0 else "not kept"
+
+
+def _remove(client: redis.Redis, ids: set[str]) -> None:
+    """Delete what was cached; without Redis that is left to the ttl."""
+    keys = [ASK + id for id in ids]
+    with suppress(redis.RedisError):
+        for start in range(0, len(keys), 500):
+            client.unlink(*keys[start : start + 500])
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser: a subcommand's help is its function's docstring and the environment that it heeds."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cachelab",
+        description="Look after the lab, and play with it, from a terminal.",
+        epilog="Each command has its own --help: what it does, examples, environment variables.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(run: Callable[[argparse.Namespace], int], environment: str = "") -> Callable[..., argparse.Action]:
+        told, raw = inspect.cleandoc(run.__doc__), argparse.RawDescriptionHelpFormatter
+        told += f"\n\nenvironment:{environment}" if environment else ""
+        line = told.partition(".\n")[0]
+        command = commands.add_parser(run.__name__, help=line, description=told, formatter_class=raw)
+        command.set_defaults(run=run)
+        return command.add_argument
+
+    add(doctor, _REDIS + _DATABASE)
+
+    option = add(serve)
+    option("--maxmemory", default="256mb", metavar="SIZE", help="what it may hold (default: %(default)s)")
+    option("--policy", default="noeviction", help="what it drops when full, e.g. allkeys-lru (default: %(default)s)")
+
+    option = add(ask, _REDIS + _DATABASE)
+    option("--async", dest="awaited", action="store_true", help="await the cache and the database")
+    option("--users", type=int, default=1000, metavar="N", help="users in the database (default: %(default)s)")
+    option("--latency", type=float, default=2.0, metavar="S", help="seconds it takes to answer (default: %(default)s)")
+    option("--warm", type=int, metavar="N", help="users in the cache at the beginning (default: half of them)")
+    option("--ttl", type=float, default=60.0, metavar="S", help="seconds that the cache keeps a user (default: 60)")
+
+    option = add(seed, _REDIS)
+    option("--count", type=int, default=1000, metavar="N", help="users to write (default: %(default)s)")
+    option("--method", default="pipeline", help="one_by_one, threads, pipeline or bulk (default: %(default)s)")
+    option("--batch-size", type=int, default=100, metavar="N", help="users in a batch (default: %(default)s)")
+    option("--ttl", type=float, metavar="S", help="seconds until the keys expire (default: never)")
+    option("--prefix", default="cachelab:seed:", help="what the keys begin with (default: %(default)s)")
+    option("--seed", type=int, metavar="N", help="the same values each time (default: new ones)")
+
+    option = add(charts, _REDIS + _DATABASE)
+    option("--scale", choices=("quick", "full"), default="quick", help="how much to measure (default: %(default)s)")
+    option("--only", nargs="+", metavar="NN", help="the numbers of the notebooks to run (default: all)")
+    option("--write", action="store_true", help="save the outputs into the notebooks, as before a commit")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -81,8 +81,10 @@ def _server() -> Iterator[Row]:
     yield _versioned("client-side caching", speaks, wanted, _COMPOSE, "the server speaks Redis ")
     lessons = {path.name[:2]: _needs(path) for path in sorted((_ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
     short = [f"{number} in part (Redis {needs})" for number, needs in lessons.items() if _older(speaks, needs)]
-    can = " ".join(number for number, needs in lessons.items() if not _older(speaks, needs)) or "none found"
-    yield _row("lessons", ", ".join([can, *short]), "old" if short else "ok", _COMPOSE if short else "")
+    can = " ".join(number for number, needs in lessons.items() if not _older(speaks, needs)) or "none"
+    yield _row(
+        "lessons", "this server runs " + ", ".join([can, *short]), "old" if short else "ok", _COMPOSE if short else ""
+    )
 
 
 def _database() -> Iterator[Row]:

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from time import perf_counter
 
 import ipywidgets
+import pandas as pd
 import redis
 from matplotlib.axes import Axes
 
 from cachelab.aside import CacheAside
+from cachelab.lab import charts
+from cachelab.lab.costs import read_costs
+from cachelab.lab.looks import written
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -78,6 +82,32 @@ def ask_a_user(
     button.on_click(press)
     field.on_msg(lambda _, content, buffers: press() if content.get("event") == "submit" else None)  # Enter
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), answers])
+
+
+def cost_of_a_hit(get: float = 0.0001, load: float = 0.002, hit_rate: float = 0.9) -> ipywidgets.VBox:
+    """Return sliders above the mean and the p95 of a read by `read_costs`; get, load, in seconds, are where they begin.
+
+    The store after a miss takes as long as the GET; the points are the chosen hit rate's.
+    """
+
+    def draw(hit_rate: float, get_ms: float, load_ms: float) -> Axes:
+        get, load = get_ms / 1000, load_ms / 1000
+        chosen = read_costs(get, load, get, [hit_rate]).assign(source="chosen")
+        mean, p95, none = (written(seconds, "s") for seconds in chosen["seconds"])
+        lines = pd.concat([read_costs(get, load, get), chosen])
+        title = f"{hit_rate:.0%} hits: mean {mean}, p95 {p95}; no cache {none}"
+        look = {"roles": {"mean": "cache", "no cache": "database"}, "note": "lines: model", "ylabel": "time of a read"}
+        return charts.curve(lines, "hit_rate", "seconds", by="cost", title=title, logy=False, **look)
+
+    times = {"base": 10, "min": -2, "max": 2, "step": 0.02, "readout_format": ".2f"}
+    return panel(
+        draw,
+        hit_rate=ipywidgets.FloatSlider(
+            hit_rate, min=0, max=1, step=0.01, description="hit rate", readout_format=".0%"
+        ),
+        get_ms=ipywidgets.FloatLogSlider(1000 * get, description="a GET, and a SET (ms)", **times),
+        load_ms=ipywidgets.FloatLogSlider(1000 * load, description="a load (ms)", **times),
+    )
 
 
 def _table(rows: list[dict]) -> str:

@@ -1,0 +1,8 @@
+"""Ask the cached function one thread at a time: whoever comes while the client is being made waits for it."""
+
+lock, the_client = Lock(), cache(slow_client)
+
+
+def shared_client():
+    with lock:
+        return the_client()
