@@ -19,6 +19,7 @@ import cachelab as cl
 from cachelab import _check
 
 ASK = "cachelab:ask:"  # what the keys of the prompt begin with
+Answer = tuple[str, bool]  # an id that was asked for, and whether it was a hit
 
 _REDIS = """
   REDIS_URL              the server to use, redis://user:password@host:port/0,
@@ -119,36 +120,36 @@ def ask(args: argparse.Namespace) -> int:
     sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text make a bad id, not an end
     warm = _check.whole("users", args.users, least=0) // 2 if args.warm is None else args.warm
     ids = [f"user-{number}" for number in range(1, min(_check.whole("warm", warm, least=0), args.users) + 1)]
-    client, aclient, asked = cl.connect(), cl.connect_async(), set(ids)
+    client, aclient, answers = cl.connect(), cl.connect_async(), []
     with cl.UserDatabase(latency=args.latency) as db:
         options = {"ttl": args.ttl, "jitter": 0, "prefix": ASK}
-        warmed, cache = (
-            cl.CacheAside(client, db.get, **options) for _ in range(2)
-        )  # the second counts the prompt alone
-        acache = cl.AsyncCacheAside(aclient, db.get_async, **options)
+        cache, acache = cl.CacheAside(client, db.get, **options), cl.AsyncCacheAside(aclient, db.get_async, **options)
         try:
             db.latency = 0  # until the prompt
             db.fill(args.users)
             for id in tqdm(ids, desc="Warming the cache", unit=" users", disable=None):
-                warmed.warm([id])
+                cache.warm([id])
             if args.awaited:
                 asyncio.run(db.get_async("user-1"))  # what is imported at first use is not to be timed
             db.latency = args.latency
             print(
-                f"The database holds {args.users} users and takes {args.latency:g} s to answer. The cache has {len(ids)}."
+                f"The database has {args.users} users and takes {args.latency:g} s to answer, the cache has {len(ids)}."
             )
             print(f"Try user-1, and user-{len(ids) + 1} twice. Ctrl-D ends.\n")
             if args.awaited:
-                asyncio.run(_converse_async(acache, aclient, asked))
+                asyncio.run(_converse_async(acache, aclient, answers))
             else:
-                _converse(cache, client, asked)
+                _converse(cache, client, answers)
         except KeyboardInterrupt:
             pass  # one of the two ways to leave
         finally:
-            _remove(client, asked)
-    stats = acache.stats if args.awaited else cache.stats
-    rate = "" if stats.hit_rate is None else f", hit rate {100 * stats.hit_rate:.0f} %"
-    print(f"{chr(10) * sys.stdin.isatty()}Hits {stats.hits}, misses {stats.misses}{rate}.")
+            keys = [ASK + id for id in {*ids, *(id for id, _ in answers)}]
+            with suppress(redis.RedisError):  # without Redis, that is left to the ttl
+                for start in range(0, len(keys), 500):
+                    client.unlink(*keys[start : start + 500])
+    hits = sum(hit for _, hit in answers)
+    rate = f", hit rate {100 * hits / len(answers):.0f} %" if answers else ""
+    print(f"{chr(10) * sys.stdin.isatty()}Hits {hits}, misses {len(answers) - hits}{rate}.")
     return 0
 
 
@@ -194,23 +195,21 @@ def charts(args: argparse.Namespace) -> int:
     return int(bool(notebooks.run_all([found[number] for number in only], args.scale, write_outputs=args.write)))
 
 
-def _converse(cache: cl.CacheAside, client: redis.Redis, asked: set[str]) -> None:
+def _converse(cache: cl.CacheAside, client: redis.Redis, answers: list[Answer]) -> None:
     while (id := _typed()) is not None:
         with _telling():
-            asked.add(_check.identity("user id", id))
             hits, start = cache.stats.hits, time.perf_counter()
             value = cache.get(id)
-            _show(value, cache.stats.hits > hits, time.perf_counter() - start)
+            answers.append(_show(id, value, cache.stats.hits > hits, time.perf_counter() - start))
             print(_left(client.pttl(ASK + id)))
 
 
-async def _converse_async(cache: cl.AsyncCacheAside, client: redis.asyncio.Redis, asked: set[str]) -> None:
+async def _converse_async(cache: cl.AsyncCacheAside, client: redis.asyncio.Redis, answers: list[Answer]) -> None:
     while (id := await _typed_async()) is not None:
         with _telling():
-            asked.add(_check.identity("user id", id))
             hits, start = cache.stats.hits, time.perf_counter()
             value = await cache.get(id)
-            _show(value, cache.stats.hits > hits, time.perf_counter() - start)
+            answers.append(_show(id, value, cache.stats.hits > hits, time.perf_counter() - start))
             print(_left(await client.pttl(ASK + id)))
 
 
@@ -254,21 +253,14 @@ def _telling() -> Iterator[None]:
         print(f"  {str(error).splitlines()[0]}")
 
 
-def _show(value: str | None, hit: bool, seconds: float) -> None:
+def _show(id: str, value: str | None, hit: bool, seconds: float) -> Answer:
     name = "no such user" if value is None else value
     print(f"  {name:<14} {'hit' if hit else 'miss':<4} {1000 * seconds:>10.2f} ms   ", end="")
+    return id, hit
 
 
 def _left(milliseconds: int) -> str:
     return f"kept for {milliseconds / 1000:.1f} s more" if milliseconds > 0 else "not kept"
-
-
-def _remove(client: redis.Redis, ids: set[str]) -> None:
-    """Delete what was cached; without Redis that is left to the ttl."""
-    keys = [ASK + id for id in ids]
-    with suppress(redis.RedisError):
-        for start in range(0, len(keys), 500):
-            client.unlink(*keys[start : start + 500])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -280,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def add(run: Callable[[argparse.Namespace], int], environment: str = "") -> Callable[..., argparse.Action]:
+    def add(run: Callable[[argparse.Namespace], int], environment: str) -> Callable[..., argparse.Action]:
         told, raw = inspect.cleandoc(run.__doc__), argparse.RawDescriptionHelpFormatter
         told += f"\n\nenvironment:{environment}" if environment else ""
         line = told.partition(".\n")[0]
@@ -290,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add(doctor, _REDIS + _DATABASE)
 
-    option = add(serve)
+    option = add(serve, "")
     option("--maxmemory", default="256mb", metavar="SIZE", help="what it may hold (default: %(default)s)")
     option("--policy", default="noeviction", help="what it drops when full, e.g. allkeys-lru (default: %(default)s)")
 

@@ -13,7 +13,9 @@ import cachelab as cl
 
 
 def pytest_addoption(parser):
-    parser.addoption("--cache", metavar="MODULE:CLASS", help="judge this cache by the contract suite, and run nothing else")
+    parser.addoption(
+        "--cache", metavar="MODULE:CLASS", help="judge this cache by the contract suite, and run nothing else"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -12,7 +12,9 @@ from cachelab.lab import disk
 def kept_in_memory(folder: str) -> bool:
     """Whether a folder lies on a file system that has no disk (Linux)."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return max((mount for mount in mounts if folder.startswith(mount[1])), key=lambda mount: len(mount[1]))[2] == "tmpfs"
+    return (
+        max((mount for mount in mounts if folder.startswith(mount[1])), key=lambda mount: len(mount[1]))[2] == "tmpfs"
+    )
 
 
 def test_both_answers_hold_a_duration_for_each_read():

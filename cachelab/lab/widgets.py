@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from math import ceil
 from time import perf_counter
 
 import ipywidgets
@@ -94,10 +95,11 @@ def cost_of_a_hit(get: float = 0.0001, load: float = 0.002, hit_rate: float = 0.
         get, load = get_ms / 1000, load_ms / 1000
         chosen = read_costs(get, load, get, [hit_rate]).assign(source="chosen")
         mean, p95, none = (written(seconds, "s") for seconds in chosen["seconds"])
-        lines = pd.concat([read_costs(get, load, get), chosen])
-        title = f"{hit_rate:.0%} hits: mean {mean}, p95 {p95}; no cache {none}"
+        title = f"{written(hit_rate, '%')} hits: mean {mean}, p95 {p95}; no cache {none}"
+        alt = f"{title}. The mean falls in a straight line from a miss to a hit, the p95 is a miss's until 95 % hits."
         look = {"roles": {"mean": "cache", "no cache": "database"}, "note": "lines: model", "ylabel": "time of a read"}
-        return charts.curve(lines, "hit_rate", "seconds", by="cost", title=title, logy=False, **look)
+        lines = pd.concat([read_costs(get, load, get), chosen])
+        return charts.curve(lines, "hit_rate", "seconds", by="cost", title=title, alt=alt, logy=False, **look)
 
     times = {"base": 10, "min": -2, "max": 2, "step": 0.02, "readout_format": ".2f"}
     return panel(
@@ -107,6 +109,59 @@ def cost_of_a_hit(get: float = 0.0001, load: float = 0.002, hit_rate: float = 0.
         ),
         get_ms=ipywidgets.FloatLogSlider(1000 * get, description="a GET, and a SET (ms)", **times),
         load_ms=ipywidgets.FloatLogSlider(1000 * load, description="a load (ms)", **times),
+    )
+
+
+def batch_seconds(count: int, batch: int, trip: float, each: float) -> float:
+    """Return how long ``count`` commands take, ``batch`` to a round trip: a trip for each batch, and the work of each command.
+
+    >>> batch_seconds(1000, 100, trip=0.001, each=0.00001)
+    0.02
+    """
+    return ceil(count / batch) * trip + count * each
+
+
+def batch_costs(
+    measured: pd.DataFrame, each: Mapping[str, float], count: int, batch: int, trip_ms: float
+) -> pd.DataFrame:
+    """Return the tidy frame (method, seconds, source): `batch_seconds` by method, and what was measured of exactly that.
+
+    measured: a row a measurement, (method, count, batch, trip_ms, seconds). each: the work of a command in seconds, for "one by
+    one", "async gather" (50 at once count as a batch of 50), "pipeline" (of ``batch``) and "MSET" (all in one).
+    """
+    batches = {"one by one": 1, "async gather": 50, "pipeline": batch, "MSET": count}
+    rows = [(m, batch_seconds(count, b, trip_ms / 1000, each[m]), "predicted") for m, b in batches.items()]
+    same = measured[(measured["count"] == count) & (measured["trip_ms"] == trip_ms)]
+    same = same[same["batch"] == same["method"].map(batches)].assign(source="measured")
+    return pd.concat(
+        [pd.DataFrame(rows, columns=["method", "seconds", "source"]), same[["method", "seconds", "source"]]]
+    )
+
+
+def batch_and_round_trip(measured: pd.DataFrame, each: Mapping[str, float]) -> ipywidgets.VBox:
+    """Return sliders for count, batch and round trip above the bars of `batch_costs`, which takes the same data."""
+
+    def draw(count: int, batch: int, trip_ms: float) -> Axes:
+        df = batch_costs(measured, each, count, batch, trip_ms)
+        times = df[df["source"] == "predicted"].set_index("method")["seconds"]
+        title = f"{count:,} users, batches of {batch:,}, trips of {trip_ms:.3g} ms: {written(times['pipeline'], 's')}"
+        look = {
+            "by": "source",
+            "roles": {"predicted": "model", "measured": "cache"},
+            "note": "in the title: the pipeline, predicted",
+        }
+        return charts.bars(df, "method", "seconds", title=title, ylabel="time", **look)
+
+    def slider(about: str, values: Iterable[float], write: str, value: float) -> ipywidgets.SelectionSlider:
+        options = [(format(one, write), one) for one in sorted({*values})]
+        return ipywidgets.SelectionSlider(options=options, value=value, description=about)
+
+    count, trips = int(measured["count"].max()), measured["trip_ms"].unique()
+    return panel(
+        draw,
+        count=slider("users", (count, 1000, 10_000, 100_000), ",", count),
+        batch=slider("batch of the pipeline", (1, 10, 50, 100, 1000, 10_000), ",", 100),
+        trip_ms=slider("round trip (ms)", (*trips, 25.0, 50.0, 100.0), ".3g", trips[len(trips) // 2]),
     )
 
 
