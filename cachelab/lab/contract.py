@@ -67,6 +67,7 @@ class Origin:
     def __init__(self):
         self.rows: dict[str, str | None] = {"ada": "Ada", "bob": "Bob", "empty": "", "zero": "0", "null": "null"}
         self.loads: list[str] = []
+        self.latency = 0.0  # seconds
         self.entered, self.go = threading.Event(), threading.Event()
         self.go.set()
         self._lock = threading.Lock()
@@ -79,6 +80,8 @@ class Origin:
             raise value
         self.entered.set()
         self.go.wait(PATIENCE)
+        if self.latency:
+            time.sleep(self.latency)
         return value
 
     def hold(self) -> None:
@@ -138,7 +141,8 @@ async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    if others:
+        await asyncio.wait(others, timeout=2)  # one that swallows its cancellation is left behind
 
 
 class Blocking:

@@ -1,0 +1,252 @@
+"""What a cache must survive while it is in use: races, dead and frozen servers, broken networks, refusing servers.
+
+Each test has a naive control in the same run that visibly fails, or stands beside one that does.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import redis
+
+import cachelab as cl
+from cachelab.lab.link import Link
+
+
+class Table:
+    """A database of one dict whose reads are sometimes slow between the look and the answer."""
+
+    def __init__(self, rows: dict[str, str], slow: float = 0.0, seed: int = 0):
+        self.rows, self.slow, self.draw, self.loads = rows, slow, random.Random(seed), 0
+
+    def get(self, id):
+        self.loads += 1
+        value = self.rows.get(id)
+        if self.draw.random() < self.slow:
+            time.sleep(0.005)
+        return value
+
+
+class Naive:
+    """The common recipe: update, then delete."""
+
+    def __init__(self, client, load):
+        self.client, self.load = client, load
+
+    def get(self, id):
+        if (value := self.client.get(id)) is not None:
+            return json.loads(value)
+        value = self.load(id)
+        self.client.set(id, json.dumps(value), ex=60)
+        return value
+
+    def invalidate(self, id):
+        self.client.delete(id)
+
+
+def contend(cache, table: Table, writers: int, rounds: int) -> tuple[int, int]:
+    """Read and write two keys from eight threads; return (stale values at rest, reads older than a finished update)."""
+    ids, finished, older = list(table.rows), dict.fromkeys(table.rows, 0), []
+    locks, stop = {id: threading.Lock() for id in ids}, threading.Event()
+
+    def read(number: int):
+        draw = random.Random(number)
+        while not stop.is_set():
+            id = draw.choice(ids)
+            least = finished[id]
+            if int(cache.get(id)) < least:
+                older.append(id)
+
+    def write(number: int):
+        draw = random.Random(number)
+        for _ in range(rounds // writers):
+            id = draw.choice(ids)
+            with locks[id]:  # writers of one row follow one another, as in a database
+                table.rows[id] = str(int(table.rows[id]) + 1)
+                version = int(table.rows[id])
+                cache.invalidate(id)
+                finished[id] = version
+            time.sleep(0.0005)
+
+    readers = [threading.Thread(target=read, args=(n,)) for n in range(6)]
+    workers = [threading.Thread(target=write, args=(100 + n,)) for n in range(writers)]
+    for thread in readers + workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    return sum(cache.get(id) != table.rows[id] for id in ids), len(older)
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_no_order_of_updates_and_loads_leaves_or_gives_an_old_value(make_cache, writers):
+    table = Table({"a": "0", "b": "0"}, slow=0.05)
+    cache = make_cache(table.get)
+    assert contend(cache, table, writers, rounds=2000) == (0, 0)
+    assert cache.stats.refused > 0  # it did happen that a load was overtaken
+
+
+def test_the_common_recipe_gives_old_values(client):
+    table = Table({"a": "0", "b": "0"}, slow=0.05)
+    stale, older = contend(Naive(client, table.get), table, 1, rounds=500)
+    assert stale + older > 0
+
+
+def work(cache, table: Table, during, workers: int = 20) -> tuple[int, int]:
+    """Read from many threads while ``during`` runs; return (reads served, reads lost or wrong)."""
+    stop, served, lost = threading.Event(), [], []
+
+    def read(number: int):
+        draw = random.Random(number)
+        while not stop.is_set():
+            id = draw.choice(list(table.rows))
+            try:
+                (served if cache.get(id) == table.rows[id] else lost).append(id)
+            except redis.RedisError:
+                lost.append(id)
+            time.sleep(0.002)
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    during()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return len(served), len(lost)
+
+
+@pytest.mark.parametrize(("breaks", "mends"), [("kill", "restart"), ("freeze", "thaw")])
+def test_a_server_that_dies_or_freezes_under_load_loses_nothing_and_is_used_again(make_cache, breaks, mends):
+    table = Table({f"u{n}": f"value {n}" for n in range(20)})
+    with cl.Server() as server:
+        cache = make_cache(table.get, url=server.url)
+
+        def during():
+            time.sleep(0.3)
+            getattr(server, breaks)()
+            time.sleep(1.5)
+            getattr(server, mends)()
+            hits, until = cache.stats.hits, time.monotonic() + 20
+            while cache.stats.hits < hits + 100 and time.monotonic() < until:
+                time.sleep(0.01)
+
+        before = cache.stats.hits
+        served, lost = work(cache, table, during)
+        assert (lost, cache.stats.breaker) == (0, "closed") and cache.stats.hits > before + 100
+        assert served > 200
+
+        patient = redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=0.2, retry=None)
+        served, lost = work(Naive(patient, table.get), table, lambda: (time.sleep(0.2), server.kill(), time.sleep(0.3)))
+        assert lost > 0
+        patient.close()
+
+
+def no_permission(client):
+    client.acl_setuser("reader", enabled=True, passwords=["+word"], keys=["*"], commands=["+get", "+hello", "+ping"])
+
+
+def read_only(client):
+    client.replicaof("127.0.0.1", 1)
+
+
+REFUSALS = {
+    "read only": (read_only, lambda url: url),
+    "no permission": (no_permission, lambda url: url.replace(url.split("@")[0], "redis://reader:word")),
+    "no such database": (lambda client: None, lambda url: url.split("/0")[0].rstrip("/") + "/99"),
+    "too many clients": (lambda client: client.config_set("maxclients", 1), lambda url: url),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_server_that_refuses_leaves_the_database_s_value(make_cache, caplog, refusal):
+    prepare, changed = REFUSALS[refusal]
+    table = Table({"ada": "Ada"})
+    with cl.Server() as server:
+        client = redis.Redis.from_url(server.url)
+        client.set("ada2", '"cached"')
+        prepare(client)
+        cache = make_cache(table.get, url=changed(server.url))
+        assert [cache.get("ada"), cache.get("nobody"), cache.get("ada")] == ["Ada", None, "Ada"]
+        assert cache.stats.errors >= 1 and len(caplog.records) <= 1
+        client.close()
+
+
+def test_replies_cut_after_any_number_of_bytes_give_the_right_value_now_and_next(make_cache, server, client):
+    table = Table({"ada": "Ada"})
+    with Link(server.url) as link:
+        cache = make_cache(table.get, url=link.url)
+        for count in range(0, 12):
+            client.flushall()
+            cache.get("zero")
+            link.cut_after(count)
+            assert cache.get("ada") == "Ada"
+            assert cache.get("ada") == "Ada"
+        link.heal()
+        until = time.monotonic() + 10
+        loads = None
+        while loads != table.loads and time.monotonic() < until:
+            loads = table.loads
+            assert cache.get("ada") == "Ada"
+        assert loads == table.loads  # it hits again
+
+
+PROCESS = """
+import sys, threading, cachelab as cl
+client = cl.connect(sys.argv[1])
+loads, values = [], []
+start = threading.Barrier(50)
+
+def load(id):
+    loads.append(id)
+    threading.Event().wait(0.5)
+    return "Ada"
+
+cache = cl.CacheAside(client, load=load, ttl=60)
+
+def read():
+    start.wait()
+    values.append(cache.get("ada"))
+
+print("ready", flush=True)
+sys.stdin.readline()
+threads = [threading.Thread(target=read) for _ in range(50)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(loads), values == ["Ada"] * 50)
+"""
+
+
+def test_four_processes_of_fifty_readers_load_once(server, client):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", PROCESS, server.url], **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outcomes = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [right for _, right in outcomes] == ["True"] * 4
+    assert sum(int(loads) for loads, _ in outcomes) == 1
+
+
+def test_a_killed_holder_delays_the_others_by_its_lease_at_most(server, client):
+    code = PROCESS.replace("wait(0.5)", "wait(60)").replace("ttl=60)", "ttl=60, lease=1.0)")
+    holder = subprocess.Popen([sys.executable, "-c", code, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        holder.stdout.readline()
+        holder.stdin.write(b"go\n")
+        holder.stdin.flush()
+        while client.get("ada") is None:
+            time.sleep(0.001)
+        assert client.get("ada").startswith("lease:")
+        holder.kill()
+    cache = cl.CacheAside(client, load=lambda id: "mine", ttl=60)
+    assert cache.get("ada") == "mine"
+    assert client.get("ada") == '"mine"'
