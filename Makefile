@@ -50,4 +50,6 @@ COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes 
 DEPENDENCIES = pyproject.toml --extra postgres --extra test
 lock:
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(COMPILE) $(DEPENDENCIES) - -o requirements.txt
-	sed -n 's/^browser = \["\(.*\)"\]/\1/p' pyproject.toml | $(COMPILE) - -c requirements.txt -o requirements-browser.txt
+	for extra in browser benchmarks; do \
+	  sed -n "s/^$$extra = \[\(.*\)\]/\1/p" pyproject.toml | tr -d '" ' | tr , '\n' | \
+	  $(COMPILE) - -c requirements.txt -o requirements-$$extra.txt || exit; done

@@ -19,7 +19,6 @@ import cachelab as cl
 from cachelab import _check
 
 ASK = "cachelab:ask:"  # what the keys of the prompt begin with
-Answer = tuple[str, bool]  # an id that was asked for, and whether it was a hit
 
 _REDIS = """
   REDIS_URL              the server to use, redis://user:password@host:port/0,
@@ -118,9 +117,8 @@ def ask(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text make a bad id, not an end
-    warm = _check.whole("users", args.users, least=0) // 2 if args.warm is None else args.warm
-    ids = [f"user-{number}" for number in range(1, min(_check.whole("warm", warm, least=0), args.users) + 1)]
-    client, aclient, answers = cl.connect(), cl.connect_async(), []
+    ids = [f"user-{n}" for n in range(1, min(_check.whole("warm", args.warm, least=0), args.users) + 1)]
+    client, aclient, hits = cl.connect(), cl.connect_async(), []
     with cl.UserDatabase(latency=args.latency) as db:
         options = {"ttl": args.ttl, "jitter": 0, "prefix": ASK}
         cache, acache = cl.CacheAside(client, db.get, **options), cl.AsyncCacheAside(aclient, db.get_async, **options)
@@ -133,23 +131,21 @@ def ask(args: argparse.Namespace) -> int:
                 asyncio.run(db.get_async("user-1"))  # what is imported at first use is not to be timed
             db.latency = args.latency
             print(
-                f"The database has {args.users} users and takes {args.latency:g} s to answer, the cache has {len(ids)}."
+                f"The database has {args.users} users and takes {args.latency:g} s. The cache has {len(ids)} of them."
             )
             print(f"Try user-1, and user-{len(ids) + 1} twice. Ctrl-D ends.\n")
             if args.awaited:
-                asyncio.run(_converse_async(acache, aclient, answers))
+                asyncio.run(_converse_async(acache, aclient, ids, hits))
             else:
-                _converse(cache, client, answers)
+                _converse(cache, client, ids, hits)
         except KeyboardInterrupt:
             pass  # one of the two ways to leave
         finally:
-            keys = [ASK + id for id in {*ids, *(id for id, _ in answers)}]
             with suppress(redis.RedisError):  # without Redis, that is left to the ttl
-                for start in range(0, len(keys), 500):
-                    client.unlink(*keys[start : start + 500])
-    hits = sum(hit for _, hit in answers)
-    rate = f", hit rate {100 * hits / len(answers):.0f} %" if answers else ""
-    print(f"{chr(10) * sys.stdin.isatty()}Hits {hits}, misses {len(answers) - hits}{rate}.")
+                for start in range(0, len(ids), 500):
+                    client.unlink(*(ASK + id for id in ids[start : start + 500]))
+    rate = f", hit rate {100 * sum(hits) / len(hits):.0f} %" if hits else ""
+    print(f"{chr(10) * sys.stdin.isatty()}Hits {sum(hits)}, misses {len(hits) - sum(hits)}{rate}.")
     return 0
 
 
@@ -163,7 +159,7 @@ def seed(args: argparse.Namespace) -> int:
 
     examples:
       python -m cachelab seed
-      python -m cachelab seed --count 100000 --method bulk --batch-size 1000 --ttl 60
+      python -m cachelab seed --count 100000 --method bulk --batch-size 1000
     """
     options = {name: getattr(args, name) for name in ("count", "batch_size", "method", "prefix", "ttl", "seed")}
     report = cl.seed(cl.connect(), progress=sys.stderr.isatty(), **options)
@@ -195,21 +191,25 @@ def charts(args: argparse.Namespace) -> int:
     return int(bool(notebooks.run_all([found[number] for number in only], args.scale, write_outputs=args.write)))
 
 
-def _converse(cache: cl.CacheAside, client: redis.Redis, answers: list[Answer]) -> None:
+def _converse(cache: cl.CacheAside, client: redis.Redis, ids: list[str], hits: list[bool]) -> None:
     while (id := _typed()) is not None:
         with _telling():
-            hits, start = cache.stats.hits, time.perf_counter()
+            ids.append(_check.identity("id", id))
+            before, start = cache.stats.hits, time.perf_counter()
             value = cache.get(id)
-            answers.append(_show(id, value, cache.stats.hits > hits, time.perf_counter() - start))
+            hits.append(_show(value, cache.stats.hits > before, time.perf_counter() - start))
             print(_left(client.pttl(ASK + id)))
 
 
-async def _converse_async(cache: cl.AsyncCacheAside, client: redis.asyncio.Redis, answers: list[Answer]) -> None:
+async def _converse_async(
+    cache: cl.AsyncCacheAside, client: redis.asyncio.Redis, ids: list[str], hits: list[bool]
+) -> None:
     while (id := await _typed_async()) is not None:
         with _telling():
-            hits, start = cache.stats.hits, time.perf_counter()
+            ids.append(_check.identity("id", id))
+            before, start = cache.stats.hits, time.perf_counter()
             value = await cache.get(id)
-            answers.append(_show(id, value, cache.stats.hits > hits, time.perf_counter() - start))
+            hits.append(_show(value, cache.stats.hits > before, time.perf_counter() - start))
             print(_left(await client.pttl(ASK + id)))
 
 
@@ -226,7 +226,7 @@ def _typed() -> str | None:
 async def _typed_async() -> str | None:
     """Await the next id: input() blocks, so it waits in a thread, and the event loop goes on.
 
-    The thread is a daemon's, not asyncio.to_thread's: after Ctrl-C nobody waits for a line that may never come.
+    A daemon thread, unlike asyncio.to_thread's: after Ctrl-C nobody waits for a line that may never come.
     """
     loop = asyncio.get_running_loop()
     line = loop.create_future()
@@ -253,10 +253,10 @@ def _telling() -> Iterator[None]:
         print(f"  {str(error).splitlines()[0]}")
 
 
-def _show(id: str, value: str | None, hit: bool, seconds: float) -> Answer:
+def _show(value: str | None, hit: bool, seconds: float) -> bool:
     name = "no such user" if value is None else value
     print(f"  {name:<14} {'hit' if hit else 'miss':<4} {1000 * seconds:>10.2f} ms   ", end="")
-    return id, hit
+    return hit
 
 
 def _left(milliseconds: int) -> str:
@@ -290,8 +290,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--async", dest="awaited", action="store_true", help="await the cache and the database")
     option("--users", type=int, default=1000, metavar="N", help="users in the database (default: %(default)s)")
     option("--latency", type=float, default=2.0, metavar="S", help="seconds it takes to answer (default: %(default)s)")
-    option("--warm", type=int, metavar="N", help="users in the cache at the beginning (default: half of them)")
-    option("--ttl", type=float, default=60.0, metavar="S", help="seconds that the cache keeps a user (default: 60)")
+    option("--warm", type=int, default=500, metavar="N", help="of them in the cache at first (default: %(default)s)")
+    option(
+        "--ttl", type=float, default=60, metavar="S", help="seconds that the cache keeps a user (default: %(default)s)"
+    )
 
     option = add(seed, _REDIS)
     option("--count", type=int, default=1000, metavar="N", help="users to write (default: %(default)s)")

@@ -16,8 +16,9 @@ import redis
 import redis.asyncio
 
 from cachelab.client import UNTIL
+from cachelab.flights import Contact, Local
 from cachelab.stats import Stats
-from cachelab.steps import Cache, Contact, Local
+from cachelab.steps import Cache
 from cachelab.values import FAILED, Mark, decode, encode
 
 __all__ = ["AsyncCacheAside", "CacheAside", "Stats"]
@@ -115,6 +116,9 @@ class CacheAside(Cache):
     def _apart(self, steps: Generator) -> None:
         self._run(steps)
 
+    def _at_once(self) -> int:
+        return 1
+
     def _here(self) -> Local:
         return self._locals[None]
 
@@ -210,6 +214,9 @@ class AsyncCacheAside(Cache):
         self._tasks.add(task)  # the loop itself keeps no strong reference
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
+
+    def _at_once(self) -> int:
+        return self._max_loads
 
     def _here(self) -> Local:
         loop = asyncio.get_running_loop()

@@ -6,10 +6,10 @@ reader. Who runs it does the step, blocking or awaiting, and sends the outcome b
 """
 
 import asyncio
+import inspect
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from time import monotonic
@@ -22,10 +22,10 @@ from redis.exceptions import ResponseError
 from cachelab import _check
 from cachelab.breaker import Breaker
 from cachelab.errors import InvalidationPending
+from cachelab.flights import Contact, Flight, Local
 from cachelab.stats import Counts, Stats
 from cachelab.values import ALONE, BROKEN, FAILED, LEASE, LEASED, MISS, Mark, decode, from_json, milliseconds
 
-BUDGET = 0.45  # seconds that Redis may add to one call
 POLL = (0.005, 0.05)  # seconds between looks at a lease that another process holds: the first, the longest
 BATCH = 500  # ids that `warm` takes at a time
 
@@ -37,33 +37,6 @@ if held ~= ARGV[1] then return held == ARGV[2] and 1 or 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """
-
-
-class Contact:
-    """One call's dealings with Redis: when the call began, and the seconds it may still spend there."""
-
-    __slots__ = ("left", "probe", "started")
-
-    def __init__(self, probe: bool = False):
-        self.started, self.left, self.probe = monotonic(), BUDGET, probe
-
-
-class Flight:
-    """One load under way in this process."""
-
-    def __init__(self, done: threading.Event | asyncio.Event):
-        self.done = done
-        self.outcome: str | Exception | None = None  # JSON, so that each reader gets a value of its own
-        self.good_for = -inf  # reads that started later than this must read again
-        self.overtaken = False  # by an invalidate of this process
-
-
-@dataclass
-class Local:
-    """What belongs to one event loop, or to all threads together: room for loads, and flights."""
-
-    slots: threading.Semaphore | asyncio.Semaphore
-    flights: dict[str, Flight] = field(default_factory=dict)
 
 
 class Cache:
@@ -87,6 +60,10 @@ class Cache:
         for name, function in (("load", load), ("load_many", load_many)):
             if not callable(function) and (function is not None or name == "load"):
                 raise TypeError(f"{name} must be a function, not {function!r}")
+            if inspect.iscoroutinefunction(function) and self._event is threading.Event:
+                raise TypeError(
+                    f"{name} must be a plain function: AsyncCacheAside is the cache that awaits {function!r}"
+                )
         self._client, self._origin, self._origin_many = client, load, load_many
         self._ttl = _check.number("ttl", ttl, above=0)
         self._jitter = _check.number("jitter", jitter, low=0, high=1)
@@ -119,7 +96,8 @@ class Cache:
 
     def _warm(self, ids: Iterable[str]) -> Generator:
         known, ids = 0, iter(_several(ids))
-        while batch := list(islice(ids, BATCH)):
+        size = BATCH if self._origin_many else self._at_once()  # loads one after another would outlast their leases
+        while batch := list(islice(ids, size)):
             found = yield from self._get_many(batch)
             known += sum(value is not None for value in found.values())
         return known
@@ -163,6 +141,7 @@ class Cache:
                 yield self._apart, self._lead(here, mine, contact, until)
             for id, flight in (mine | theirs).items():
                 if not (yield self._wait, flight.done, max(0.0, until - monotonic())):  # a lease long is long enough
+                    self._forget(here, id, flight)
                     values |= _values((yield self._load, here, [[id]]))
                 elif id in mine or contact.started <= flight.good_for:
                     values |= _values({id: flight.outcome})
@@ -204,14 +183,15 @@ class Cache:
                     self._land(here, id, flight)
 
     def _load_and_store(self, here: Local, flights: dict, ready: dict, tokens: dict, contact: Contact) -> Generator:
-        leased, outcomes, began = [id for id, state in ready.items() if state is MISS], {}, monotonic()
+        leased, began = [id for id, state in ready.items() if state is MISS], monotonic()
+        batches = [[id] for id in ready] if self._origin_many is None or len(ready) == 1 else [list(ready)]
         try:
-            batches = [[id] for id in ready] if self._origin_many is None or len(ready) == 1 else [list(ready)]
             outcomes = yield self._load, here, batches
-        finally:  # when interrupted too: the leases are given back
-            entries = {id: (tokens[id], *self._entry(outcomes.get(id, ""))) for id in leased}
-            sent = monotonic()
-            replies = (yield self._ask, contact, self._store, entries) if leased else FAILED
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):  # the leases are given back
+            yield self._ask, contact, self._store, {id: (tokens[id], "", 1) for id in leased}
+            raise
+        sent, entries = monotonic(), {id: (tokens[id], *self._entry(outcomes[id])) for id in leased}
+        replies = (yield self._ask, contact, self._store, entries) if leased else FAILED
         stored = {} if replies is FAILED else dict(zip(leased, replies, strict=True))
         for id, state in ready.items():
             good_for = self._good_for(flights[id], outcomes[id], state, stored.get(id), began, sent)
@@ -246,10 +226,13 @@ class Cache:
     def _land(self, here: Local, id: str, flight: Flight, outcome: Any = None, good_for: float = -inf) -> None:
         """End a flight: its followers go on, who comes from now on starts another."""
         flight.outcome, flight.good_for = outcome, good_for
+        self._forget(here, id, flight)
+        flight.done.set()
+
+    def _forget(self, here: Local, id: str, flight: Flight) -> None:
         with self._lock:
             if here.flights.get(id) is flight:
                 del here.flights[id]
-        flight.done.set()
 
     def _entry(self, outcome: str | Exception) -> tuple[str, int]:
         """Return what to store for the outcome of a load, "" for nothing, and its ttl in milliseconds."""

@@ -7,7 +7,7 @@ import pickle
 import redis
 
 import cachelab as cl
-from cachelab.steps import Contact
+from cachelab.flights import Contact
 from cachelab.values import ALONE, LEASED
 
 

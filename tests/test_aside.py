@@ -236,6 +236,26 @@ def test_who_has_waited_a_lease_loads_and_does_not_store(make_cache, client, ori
     assert client.get("ada") == "lease:of-somebody-slow"
 
 
+def test_warming_a_slow_database_stores_what_it_loads(make_cache, client):
+    def load(id):
+        time.sleep(0.1)
+        return id
+
+    cache = make_cache(load, lease=0.5)
+    assert cache.warm(f"u{n}" for n in range(12)) == 12  # longer than a lease in all
+    assert (client.dbsize(), cache.stats.refused) == (12, 0)
+
+
+def test_a_reader_that_is_interrupted_gives_its_lease_back(server, client):
+    def load(id):
+        raise KeyboardInterrupt
+
+    cache = cl.CacheAside(client, load=load, ttl=60)
+    with pytest.raises(KeyboardInterrupt):
+        cache.get("ada")
+    assert client.dbsize() == 0 and not cache._here().flights
+
+
 def test_at_most_max_loads_run_at_once(make_cache, together):
     running, most, lock = 0, 0, threading.Lock()
 
@@ -535,9 +555,17 @@ def test_each_cache_wants_the_client_of_its_kind():
         cl.AsyncCacheAside(client, load=str, ttl=60)
 
 
+def test_a_coroutine_function_is_for_the_async_cache():
+    async def load(id):
+        return id
+
+    with pytest.raises(TypeError, match="AsyncCacheAside"):
+        cl.CacheAside(cl.connect("redis://127.0.0.1:1", check=False), load=load, ttl=60)
+
+
 # Twins
 
-EXEMPT = {"__init__", "_load", "_here", "_apart", "_wait"}  # they differ in more than the word await
+EXEMPT = {"__init__", "_load", "_here", "_apart", "_wait", "_at_once"}  # they differ in more than the word await
 WORDS = [("async def ", "def "), ("async with ", "with "), ("await ", ""), ("asyncio.sleep", "sleep")]
 
 

@@ -49,6 +49,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def draw(kind, **more):
     df, arguments = KINDS[kind]
+    df = more.pop("df", df)
     return getattr(charts, kind)(df, **{"title": "What was found"} | arguments | more)
 
 
@@ -248,6 +249,13 @@ def test_lines_that_end_together_are_named_apart():
     )
     ax = charts.curve(df, "x", "y", by="name", title="Found")
     assert touching(ax) == [] and {"one", "two", "three"} < words(ax)
+
+
+def test_a_line_of_theory_alone_is_told_and_leaves_the_axes_their_room():
+    theory = SWEEP[SWEEP["source"] == "model"].replace({"method": {"gather": "the limit"}})
+    ax = draw("curve", df=pd.concat([SWEEP, theory[theory["method"] == "the limit"]]))
+    ax.figure.draw_without_rendering()
+    assert ax.get_position().height > 0.5 and "the limit: " in ax.alt
 
 
 def test_four_lines_get_a_legend_that_touches_nothing():

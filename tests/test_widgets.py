@@ -1,5 +1,7 @@
 """The panels do what their plain functions do."""
 
+import random
+
 import pandas as pd
 import pytest
 
@@ -30,30 +32,25 @@ def test_asking_goes_on_without_redis():
         client = cl.connect(server.url)
         users = cl.CacheAside(client, load=str.upper, ttl=60)
         server.kill()
-        assert [widgets.ask(users, client, "ada")[part] for part in ("value", "outcome", "seconds_left")] == [
-            "ADA",
-            "miss",
-            None,
-        ]
+        answer = widgets.ask(users, client, "ada")
+    assert (answer["value"], answer["outcome"], answer["seconds_left"]) == ("ADA", "miss", None)
 
 
 def test_the_button_and_enter_ask_once_each_and_the_newest_answer_stands_first(users, client):
-    (field, button), answers = (
-        (box := widgets.ask_a_user(users, client, "ada", "p:")).children[0].children,
-        box.children[1],
-    )
+    row, answers = widgets.ask_a_user(users, client, "ada", "p:").children
+    field, button = row.children
     assert answers.value == "" and users.stats.misses == 0
     button.click()
     field.value = "nobody"
     assert users.stats.misses == 1
     field._handle_custom_msg({"event": "submit"}, [])
     assert (users.stats.misses, users.stats.hits) == (2, 0) and not button.disabled
-    assert answers.value.index("nobody") < answers.value.index("Ada") < answers.value.index("60")
+    assert answers.value.index("nobody") < answers.value.index("Ada")
 
 
 def test_a_bad_id_is_told_and_the_prompt_goes_on(users, client):
-    box = widgets.ask_a_user(users, client, "", "p:")
-    (field, button), answers = box.children[0].children, box.children[1]
+    row, answers = widgets.ask_a_user(users, client, "", "p:").children
+    field, button = row.children
     button.click()
     assert "id must be" in answers.value and not button.disabled
     field.value = "<b>&"
@@ -113,3 +110,33 @@ def test_the_sliders_offer_what_was_measured_and_what_was_not_and_redraw_in_word
     assert "measured: one by one 600 ms" in before
     trip_ms.value = 50.0
     assert picture.value != before and "measured:" not in picture.value and "trips of 50 ms" in picture.value
+
+
+def test_a_ttl_as_long_as_the_time_between_reads_hits_half_of_them():
+    assert widgets.ttl_hit_rate(read_rate=4, ttl=0.25) == 0.5 and widgets.ttl_hit_rate(4, 0) == 0
+    assert widgets.ttl_hit_rate(4, 25) == pytest.approx(0.99, abs=0.001)
+
+
+def test_stale_reads_are_none_without_changes_and_all_hits_when_the_row_never_stands_still():
+    assert widgets.ttl_stale_share(4, 0, ttl=10) == widgets.ttl_stale_share(4, 1, ttl=0) == 0
+    assert widgets.ttl_stale_share(4, 1e6, ttl=10) == pytest.approx(widgets.ttl_hit_rate(4, 10), rel=1e-4)
+    assert widgets.ttl_stale_share(1000, 0.001, ttl=10) == pytest.approx(0.005, rel=0.01)  # half of change_rate * ttl
+
+
+def test_the_model_of_a_ttl_agrees_with_its_simulation():
+    rng, reads, hits, stale = random.Random(7), 0, 0, 0
+    for _ in range(20_000):  # one life of a key: a miss, then hits until it expires
+        changed, at = rng.expovariate(0.5), rng.expovariate(5)
+        reads += 1
+        while at < 0.8:
+            reads, hits, stale = reads + 1, hits + 1, stale + (at > changed)
+            at += rng.expovariate(5)
+    assert hits / reads == pytest.approx(widgets.ttl_hit_rate(5, 0.8), abs=0.01)
+    assert stale / reads == pytest.approx(widgets.ttl_stale_share(5, 0.5, 0.8), abs=0.01)
+
+
+def test_the_ttl_panel_says_what_the_chosen_ttl_costs_and_follows_its_sliders():
+    read_rate, change_rate, ttl, picture = widgets.ttl_and_staleness(5, 0.5, 0.6).children
+    assert "75 % of the reads hit, 10.2 % are stale" in picture.value
+    ttl.value = 6.0
+    assert "TTL 6 s: 96.8 % of the reads hit" in picture.value

@@ -16,7 +16,7 @@ NAME.csv (the data), NAME.json (kind, arguments, environment); `redraw` draws th
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from cachelab.lab.figures import environment, house_style, keep, panels, redraw
 from cachelab.lab.layout import Drawn, finish, is_log, rows_of, scale
 from cachelab.lab.looks import BLACK, HATCHES, PLAIN, ROLES, SPARE, UNITS, Names, assign, axis_label, unit_of, written
 
-__all__ = ["ROLES", "UNITS", "bars", "curve", "ecdf", "environment", "panels", "ranking", "redraw", "strip"]
+__all__ = ["ROLES", "UNITS", "bars", "curve", "ecdf", "environment", "panels", "ranking", "redraw", "strip", "timeline"]
 
 KINDS: dict[str, Callable[..., Axes]] = {}
 
@@ -163,15 +163,15 @@ def curve(
         middle = seen.groupby(x)[y].median()
         line = theory.set_index(x)[y] if len(theory) else middle
         ax.plot(line.index, line, color=look.color, linestyle=look.dash, clip_on=False)
-        ax.plot(seen[x], seen[y], look.marker or "o", color=look.color, clip_on=False, zorder=3, **_EDGE)
+        if len(seen):  # an empty line that is not clipped has no place, and the layout gives up
+            ax.plot(seen[x], seen[y], look.marker or "o", color=look.color, clip_on=False, zorder=3, **_EDGE)
         if (low or high) and len(seen):
             ends = [seen[y] - seen[low or y], seen[high or y] - seen[y]]
             ax.errorbar(seen[x], seen[y], yerr=ends, **_WHISKER | {"ecolor": look.color})
         lines.append((str(group), look, line.index.to_numpy(), line.to_numpy()))
-        if len(middle):
-            told = middle.iloc[[0, -1]]
-            path = " to ".join(f"{written(v, units[y])} at {written(at, units[x])}" for at, v in told.items())
-            words.append(f"{_prefix(group, by)}{path}")
+        told = (middle if len(middle) else line).iloc[[0, -1]]
+        path = " to ".join(f"{written(v, units[y])} at {written(at, units[x])}" for at, v in told.items())
+        words.append(f"{_prefix(group, by)}{path}")
     at = df[x][df[source] != "model"] if modelled else df[x]
     log = scale(ax, "x", df[x], units[x], logx, at.unique()), scale(ax, "y", df[y], units[y], logy)
     ax.set(xlabel=xlabel or axis_label(x, units), ylabel=ylabel or axis_label(y, units))
@@ -209,6 +209,40 @@ def bars(
     ax.set(xlabel=xlabel or "", ylabel=ylabel or axis_label(y, units))
     lines = [(str(group), looks[group], None, None) for group in groups] if by else []
     return Drawn(f"Bars of {ax.get_ylabel()}: " + "; ".join(words) + ".", _whiskers(low, high), lines)
+
+
+@chart
+def timeline(
+    df: pd.DataFrame, x: str, y: str, by: str | None = None, *,
+    title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    logy: bool | None = None, steps: bool = False, xlim: Sequence[float] | None = None, ylim: Sequence[float] | None = None,
+) -> Drawn:  # fmt: skip
+    """Draw what happened over time: a dot an event or, with ``steps``, a number that holds until the next row.
+
+    xlim, ylim: (lowest, highest), the same for every variant of an experiment.
+    """
+    groups = _groups(df, by)
+    looks, lines, words = assign(groups, roles, SPARE[0]), [], []
+    for group, rows in groups.items():
+        look, rows = looks[group], rows.sort_values(x, kind="stable")
+        if steps:
+            ax.plot(rows[x], rows[y], color=look.color, linestyle=look.dash, drawstyle="steps-post", linewidth=2)
+            if by is None:
+                ax.fill_between(rows[x], rows[y], step="post", color=look.color, alpha=0.25, linewidth=0)
+        else:
+            dots = {"color": look.color, "markersize": 6, "alpha": 0.5, "markeredgewidth": 0}
+            ax.plot(rows[x], rows[y], look.marker or "o", rasterized=len(rows) > 2000, **dots)
+        lines.append((str(group), look, None, None))
+        top = rows.loc[rows[y].idxmax()]
+        told = "" if steps else f"half at most {written(rows[y].median(), units[y])}, "
+        words.append(f"{_prefix(group, by)}{told}highest {written(top[y], units[y])} at {written(top[x], units[x])}")
+    scale(ax, "x", df[x], units[x], False)
+    log = scale(ax, "y", df[y], units[y], logy)
+    ax.set(xlim=xlim, ylim=ylim, xlabel=axis_label(x, units) if xlabel is None else xlabel)
+    ax.set_ylabel(ylabel or axis_label(y, units))
+    about = f"{ax.get_ylabel().capitalize()}{log} over time: "
+    return Drawn(about + "; ".join(words) + ".", "" if steps else _counted(groups), lines if by else [])
 
 
 _EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.8}

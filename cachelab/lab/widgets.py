@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Iterable, Mapping
-from math import ceil
+from math import ceil, expm1
 from time import perf_counter
 
 import ipywidgets
@@ -47,9 +47,9 @@ def image(ax: Axes) -> str:
 
 
 def ask(cache: CacheAside, client: redis.Redis, id: str, prefix: str = "") -> dict[str, str | float | None]:
-    """Ask a cache for one id: return what came, hit or miss, the milliseconds it took, and the seconds the key has left.
+    """Ask a cache for one id: return what came, hit or miss, the time in ms, and the seconds its key has left.
 
-    client, prefix: where the cache keeps its keys. seconds_left is None where no key is kept, or Redis does not tell.
+    client, prefix: where the cache keeps its keys. seconds_left is None when no key is kept or Redis is away.
     Whatever ``cache.get`` raises is raised here.
     """
     hits, began = cache.stats.hits, perf_counter()
@@ -60,7 +60,8 @@ def ask(cache: CacheAside, client: redis.Redis, id: str, prefix: str = "") -> di
         left = client.pttl(prefix + id)
     except redis.RedisError:
         left = -1
-    return {"id": id, "value": value, "outcome": outcome, "ms": ms, "seconds_left": left / 1000 if left > 0 else None}
+    left = left / 1000 if left > 0 else None
+    return {"id": id, "value": value, "outcome": outcome, "ms": ms, "seconds_left": left}
 
 
 def ask_a_user(
@@ -75,7 +76,7 @@ def ask_a_user(
         try:
             seen.insert(0, ask(cache, client, field.value, prefix))
             answers.value = _table(seen[:rows])
-        except Exception as error:
+        except Exception as error:  # told to who asked; the prompt goes on
             answers.value = f"<p>{html.escape(str(error))}</p>{_table(seen[:rows])}"
         finally:
             button.disabled, button.description = False, "Ask"
@@ -162,6 +163,62 @@ def batch_and_round_trip(measured: pd.DataFrame, each: Mapping[str, float]) -> i
         count=slider("users", (count, 1000, 10_000, 100_000), ",", count),
         batch=slider("batch of the pipeline", (1, 10, 50, 100, 1000, 10_000), ",", 100),
         trip_ms=slider("round trip (ms)", (*trips, 25.0, 50.0, 100.0), ".3g", trips[len(trips) // 2]),
+    )
+
+
+def ttl_hit_rate(read_rate: float, ttl: float) -> float:
+    """Return the share of reads that hit a key read at random moments, ``read_rate`` a second, and kept for ``ttl`` seconds.
+
+    Each miss is followed by ttl seconds of hits, read_rate * ttl of them on average (Poisson reads, expiry counted from the load).
+
+    >>> ttl_hit_rate(read_rate=5, ttl=0.6)
+    0.75
+    """
+    return read_rate * ttl / (1 + read_rate * ttl)
+
+
+def ttl_stale_share(read_rate: float, change_rate: float, ttl: float) -> float:
+    """Return the share of reads answered with a value that the row no longer has, when nothing deletes the key.
+
+    A copy of age a is stale with probability 1 - exp(-change_rate * a) (Poisson changes); hits come at all ages up to ttl alike.
+
+    >>> round(ttl_stale_share(read_rate=5, change_rate=0.5, ttl=0.6), 3)
+    0.102
+    """
+    stale_seconds = ttl + expm1(-change_rate * ttl) / change_rate if change_rate else 0.0
+    return read_rate * stale_seconds / (1 + read_rate * ttl)
+
+
+def ttl_trade(read_rate: float, change_rate: float, ttls: Iterable[float]) -> pd.DataFrame:
+    """Return the tidy frame (ttl_seconds, answers, share, source): the share of reads that "hit", and that are "stale"."""
+    rows = [(ttl, "hit", ttl_hit_rate(read_rate, ttl)) for ttl in ttls]
+    rows += [(ttl, "stale", ttl_stale_share(read_rate, change_rate, ttl)) for ttl, *_ in rows]
+    return pd.DataFrame(rows, columns=["ttl_seconds", "answers", "share"]).assign(source="model")
+
+
+def ttl_and_staleness(read_rate: float = 5.0, change_rate: float = 0.5, ttl: float = 0.4) -> ipywidgets.VBox:
+    """Return sliders for reads and changes a second and the TTL above the lines of `ttl_trade`; points: the chosen TTL's."""
+
+    def draw(read_rate: float, change_rate: float, ttl: float) -> Axes:
+        chosen = ttl_trade(read_rate, change_rate, [ttl]).assign(source="chosen")
+        hit, stale = (written(share, "%") for share in chosen["share"])
+        title = f"TTL {written(ttl, 's')}: {hit} of the reads hit, {stale} are stale"
+        alt = f"{title}. Both shares rise with the TTL, the hits first."
+        lines = ttl_trade(read_rate, change_rate, [10 ** (n / 20) for n in range(-40, 81)])
+        look = {"roles": {"hit": "cache", "stale": "database"}, "note": "lines: model", "logx": True}
+        return charts.curve(
+            pd.concat([lines, chosen]), "ttl_seconds", "share", "answers",
+            title=title, alt=alt, ylabel="share of reads", xlabel="TTL", **look,
+        )  # fmt: skip
+
+    log = {"base": 10, "step": 0.05, "readout_format": ".3g"}
+    return panel(
+        draw,
+        read_rate=ipywidgets.FloatLogSlider(read_rate, min=-3, max=3, description="reads of a key a second", **log),
+        change_rate=ipywidgets.FloatLogSlider(
+            change_rate, min=-5, max=1, description="changes of its row a second", **log
+        ),
+        ttl=ipywidgets.FloatLogSlider(ttl, min=-2, max=4, description="TTL (s)", **log),
     )
 
 

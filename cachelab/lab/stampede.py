@@ -1,0 +1,195 @@
+"""One workload for every cure of a stampede: what it did to the database and to its readers, measured and simulated."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import log
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cachelab.lab import charts
+
+Load = Callable[[str], str | None]
+Make = Callable[[Load], Load]
+
+COPIES, READERS = 4, 10  # copies of the application, readers in each
+TTL, LOAD, CONNECTIONS = (
+    0.4,
+    0.025,
+    2,
+)  # seconds a value lives, seconds a load takes, loads that the database does at once
+PAUSE = 0.025  # mean seconds between two reads of one reader
+COLUMNS = ["technique", "event", "began", "ended", "seconds", "age"]
+
+
+def run(technique: str, make: Make, load: Load, seconds: float, *, copies: int = COPIES, readers: int = READERS,
+        pause: float = PAUSE, dies: int = 0) -> pd.DataFrame:  # fmt: skip
+    """Let readers read one hot key for some seconds and return the tidy frame (technique, event, began, ended, seconds, age).
+
+    make: the technique; called with a load once for each copy of the application, it returns that copy's ``get``. Copies
+    share nothing but what the technique keeps in Redis. load: what a load waits for, such as ``UserDatabase.get``; the value
+    that readers get is the moment it was loaded. Each reader asks, waits for the answer, pauses about ``pause`` seconds, and
+    asks again. The key is read once before the run begins. dies: number of the load, from 1, that never comes back, as if
+    its process had been killed; it is let go when the run is over, so that whoever waits for it waits no longer.
+
+    event: "read" or "load". began, ended: seconds since the start. age: seconds since the answer was loaded (reads only).
+    """
+    rows, lock, over = [], threading.Lock(), threading.Event()
+    start, numbers = 0.0, count()
+
+    def loaded(id: str) -> str:
+        began, number = time.perf_counter(), next(numbers)
+        if dies and number == dies:
+            over.wait()
+        load(id)
+        ended = time.perf_counter()
+        with lock:
+            rows.append(("load", began, ended, None))
+        return repr(ended)
+
+    def read_on(get: Load, seed: int) -> None:
+        draw = random.Random(seed)
+        while (began := time.perf_counter()) < start + seconds:
+            value, ended = get("hot"), time.perf_counter()
+            with lock:
+                rows.append(("read", began, ended, ended - float(value)))
+            time.sleep(draw.expovariate(1 / pause))
+
+    gets = [make(loaded) for _ in range(copies)]
+    gets[0]("hot")
+    rows.clear()
+    start = time.perf_counter()
+    ending = threading.Timer(seconds, over.set)
+    ending.start()
+    _together([lambda get=gets[n % copies], n=n: read_on(get, n) for n in range(copies * readers)])
+    ending.join()
+    df = pd.DataFrame(rows, columns=["event", "began", "ended", "age"])
+    df[["began", "ended"]] -= start
+    return df.assign(technique=technique, seconds=df["ended"] - df["began"])[COLUMNS].sort_values("began")
+
+
+def crowd(make: Make, readers: int = 200, copies: int = COPIES, seconds: float = 0.4) -> int:
+    """Return how many loads begin when many readers ask for one cold key at once.
+
+    The first load, and any that begins beside it, takes until ``seconds`` after the first began.
+    """
+    loads, go = [], threading.Event()
+
+    def load(id: str) -> str:
+        loads.append(id)
+        if len(loads) == 1:
+            threading.Timer(seconds, go.set).start()
+        go.wait()
+        return "1"
+
+    gets = [make(load) for _ in range(copies)]
+    _together([lambda get=gets[n % copies]: get("cold") for n in range(readers)])
+    return len(loads)
+
+
+def under_way(df: pd.DataFrame) -> pd.DataFrame:
+    """Return (at, loads): how many loads run from each moment on; ``df`` is a frame of `run` or `simulate`."""
+    loads = df[df["event"] == "load"]
+    ends = [(0.0, 0), *((at, 1) for at in loads["began"]), *((at, -1) for at in loads["ended"])]
+    changes = pd.DataFrame(sorted(ends), columns=["at", "loads"])
+    return changes.assign(loads=changes["loads"].cumsum())
+
+
+def ladder(runs: Mapping[str, pd.DataFrame], seconds: float) -> pd.DataFrame:
+    """Return a row for each run: loads per minute, loads at once, reads, p50 and p99 in ms, the oldest answer in seconds."""
+    rows = {}
+    for technique, df in runs.items():
+        reads, loads = df[df["event"] == "read"], (df["event"] == "load").sum()
+        p50, p99 = 1000 * reads["seconds"].quantile([0.5, 0.99])
+        rows[technique] = (
+            60 * loads / seconds, under_way(df)["loads"].max(), len(reads), p50, p99, reads["age"].max()
+        )  # fmt: skip
+    columns = ["loads per minute", "loads at once", "reads", "p50 ms", "p99 ms", "oldest answer s"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
+    """Draw a run: loads under way above, the time of each read below; the same axes for every run of ``seconds``."""
+    technique, loads, reads = df["technique"].iloc[0], under_way(df), df[df["event"] == "read"]
+    n, p99 = int((df["event"] == "load").sum()), reads["seconds"].quantile(0.99)
+    slow = f"{1000 * p99:,.0f} ms" if p99 >= 0.01 else f"{1000 * p99:.1f} ms"
+    top, bottom = charts.panels(2, name=name, sharex=True)
+    same = {"xlim": (0, seconds), "xlabel": ""}
+    title = f"{technique}: {n} load{'s' * (n != 1)}, at most {loads['loads'].max()} at once"
+    charts.timeline(
+        loads,
+        "at",
+        "loads",
+        ax=top,
+        title=title,
+        steps=True,
+        ylim=(0, 42),
+        roles="database",
+        ylabel="loads at once",
+        **same,
+    )
+    same |= {
+        "xlabel": "seconds since the start",
+        "ylabel": "time of a read",
+        "note": f"a dot a read; n = {len(reads):,}",
+    }
+    title = f"99 of 100 reads take at most {slow}"
+    return charts.timeline(
+        reads, "began", "seconds", ax=bottom, title=title, ylim=(1e-4, 10), logy=True, roles="cache", **same
+    )
+
+
+def simulate(technique: str, readers: int = COPIES * READERS, load: float = LOAD, seconds: float = 6.0, *,
+             copies: int = COPIES, ttl: float = TTL, connections: int = CONNECTIONS, pause: float = PAUSE,
+             beta: float = 1.0, seed: int = 0) -> pd.DataFrame:  # fmt: skip
+    """Return the frame of `run` as theory has it, without threads, Redis or a clock.
+
+    technique: "nothing", "single-flight" (one load a copy), "lease" (one load), "XFetch" or "stale-while-revalidate". A hit
+    takes no time; a load waits for one of the database's connections, then takes ``load`` seconds.
+    """
+    draw, free, rows = random.Random(seed), [0.0] * connections, []
+    asks = [(draw.expovariate(1 / pause), reader) for reader in range(readers)]
+    heapify(asks)
+    ends, flights, loaded = [], {}, 0.0
+    while (ask := heappop(asks))[0] < seconds:
+        at, reader = ask
+        while ends and ends[0] <= at:
+            loaded = heappop(ends)
+        left, done = loaded + ttl - at, at
+        early = technique == "XFetch" and -load * beta * log(1 - draw.random()) >= left
+        if left <= 0 or early:
+            whose = {"single-flight": reader % copies, "nothing": len(rows), "XFetch": len(rows)}.get(technique, 0)
+            if flights.get(whose, -1.0) <= at:
+                flights[whose] = max(at, heappop(free)) + load
+                heappush(free, flights[whose])
+                heappush(ends, flights[whose])
+                rows.append((technique, "load", at, flights[whose], flights[whose] - at, None))
+            if technique != "stale-while-revalidate":
+                done = flights[whose]
+        rows.append((technique, "read", at, done, done - at, done - max(loaded, done if done > at else 0.0)))
+        heappush(asks, (done + draw.expovariate(1 / pause), reader))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _together(calls: list[Callable[[], object]]) -> None:
+    """Make the calls at once, a thread each; raise the first error that one of them raised."""
+    errors, start = [], threading.Barrier(len(calls))
+
+    def one(call: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            call()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=[call], daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
