@@ -83,8 +83,6 @@ def serve(args: argparse.Namespace) -> int:
       python -m cachelab serve
       python -m cachelab serve --maxmemory 4mb --policy allkeys-lru
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), cl.Server(maxmemory=args.maxmemory, maxmemory_policy=args.policy) as server:
         print(
             f"export REDIS_URL={server.url}\n\n"
@@ -130,9 +128,7 @@ def ask(args: argparse.Namespace) -> int:
             if args.awaited:
                 asyncio.run(db.get_async("user-1"))  # what is imported at first use is not to be timed
             db.latency = args.latency
-            print(
-                f"The database has {args.users} users and takes {args.latency:g} s. The cache has {len(ids)} of them."
-            )
+            print(f"The database takes {args.latency:g} s for each of {args.users} users; the cache holds {len(ids)}.")
             print(f"Try user-1, and user-{len(ids) + 1} twice. Ctrl-D ends.\n")
             if args.awaited:
                 asyncio.run(_converse_async(acache, aclient, ids, hits))
@@ -311,4 +307,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it, and is to be heeded
+            signal.signal(number, signal.default_int_handler)  # what ends a command leaves as little behind as Ctrl-C
     raise SystemExit(main())

@@ -59,7 +59,7 @@ class UserDatabase:
             url = f"sqlite:///{folder}/users.db"
         address = _parsed(url)
         self.url = address.render_as_string(hide_password=False)
-        self._name = address.render_as_string().replace("+psycopg", "")
+        self._name = address.set(query={}).render_as_string().replace("+psycopg", "")  # the query may hold a password
         patience = {"timeout": _PATIENCE} if address.drivername == "sqlite" else {"connect_timeout": 5}
         # autocommit: each call is one statement, which needs no round trips for BEGIN and COMMIT
         self._options = {"isolation_level": "AUTOCOMMIT", "connect_args": patience}

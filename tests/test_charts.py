@@ -43,6 +43,7 @@ KINDS = {
     "ranking": (SEEDED, {"x": "p50", "y": "method", "low": "low", "high": "high"}),
     "curve": (SWEEP, {"x": "rtt_ms", "y": "seconds", "by": "method"}),
     "bars": (SEEDED, {"x": "method", "y": "p50"}),
+    "timeline": (READS.assign(at=range(100)), {"x": "at", "y": "seconds", "by": "outcome"}),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -256,6 +257,13 @@ def test_a_line_of_theory_alone_is_told_and_leaves_the_axes_their_room():
     ax = draw("curve", df=pd.concat([SWEEP, theory[theory["method"] == "the limit"]]))
     ax.figure.draw_without_rendering()
     assert ax.get_position().height > 0.5 and "the limit: " in ax.alt
+
+
+def test_a_timeline_keeps_to_the_limits_it_is_given_and_tells_the_highest_of_its_steps():
+    df = pd.DataFrame({"at": [0.0, 1.0, 2.0], "loads": [0, 7, 1]})
+    ax = charts.timeline(df, "at", "loads", steps=True, xlim=(0, 5), ylim=(0, 40), title="Found")
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 5), (0, 40))
+    assert ax.alt == "Found. Loads over time: highest 7 at 1."
 
 
 def test_four_lines_get_a_legend_that_touches_nothing():

@@ -413,3 +413,9 @@ def test_the_twins_read_alike(name):
         ("asyncio.", "time."),
     ]
     assert code(other, table) == code(sync)
+
+
+def test_a_password_in_the_query_is_not_shown():
+    with pytest.raises(CachelabError) as caught:
+        UserDatabase("postgresql://127.0.0.1:1/x?password=sesame-open")
+    assert "sesame-open" not in str(caught.value)

@@ -122,15 +122,17 @@ def test_piped_ids_are_answered_without_a_prompt_and_a_bad_one_does_not_end_it(p
     assert out.endswith("Hits 2, misses 0, hit rate 100 %.\n")
 
 
-@both
-def test_an_interrupt_ends_it_cleanly_while_a_pipe_is_silent(piped, kind):
+@pytest.mark.parametrize(
+    ("kind", "number"), [([], signal.SIGINT), (["--async"], signal.SIGINT), (["--async"], signal.SIGTERM)]
+)
+def test_a_signal_ends_the_prompt_cleanly_while_a_pipe_is_silent(piped, kind, number):
     child = piped("ask", *FAST, *kind)
     while "Ctrl-D ends" not in child.stdout.readline():
         pass
     child.stdin.write("user-1\n")
     child.stdin.flush()
     assert child.stdout.readline() == "\n" and " hit " in child.stdout.readline()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     assert child.wait(9) == 0
     assert (child.stdout.read(), child.stderr.read()) == ("Hits 1, misses 0, hit rate 100 %.\n", "")
 
@@ -148,7 +150,7 @@ def test_the_prompt_goes_on_when_redis_dies_and_ctrl_c_leaves_it(terminal, kind)
         leave(child, 0, 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_keeps_a_server_for_other_processes_and_leaves_none_behind(piped, number):
     child = piped("serve", "--maxmemory", "4mb", "--policy", "allkeys-lru")
     url = child.stdout.readline().removeprefix("export REDIS_URL=").strip()

@@ -227,7 +227,7 @@ def timeline(
     for group, rows in groups.items():
         look, rows = looks[group], rows.sort_values(x, kind="stable")
         if steps:
-            ax.plot(rows[x], rows[y], color=look.color, linestyle=look.dash, drawstyle="steps-post", linewidth=2)
+            ax.plot(rows[x], rows[y], color=look.color, linestyle=look.dash if by else "-", drawstyle="steps-post")
             if by is None:
                 ax.fill_between(rows[x], rows[y], step="post", color=look.color, alpha=0.25, linewidth=0)
         else:

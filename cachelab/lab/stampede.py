@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import log
@@ -12,16 +13,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cachelab.lab import charts
+from cachelab.lab.looks import written
 
 Load = Callable[[str], str | None]
 Make = Callable[[Load], Load]
 
 COPIES, READERS = 4, 10  # copies of the application, readers in each
-TTL, LOAD, CONNECTIONS = (
-    0.4,
-    0.025,
-    2,
-)  # seconds a value lives, seconds a load takes, loads that the database does at once
+TTL, LOAD = 0.4, 0.025  # seconds that a value lives, and that a load takes
+CONNECTIONS = 2  # loads that the database does at once; more queue
 PAUSE = 0.025  # mean seconds between two reads of one reader
 COLUMNS = ["technique", "event", "began", "ended", "seconds", "age"]
 
@@ -33,17 +32,17 @@ def run(technique: str, make: Make, load: Load, seconds: float, *, copies: int =
     make: the technique; called with a load once for each copy of the application, it returns that copy's ``get``. Copies
     share nothing but what the technique keeps in Redis. load: what a load waits for, such as ``UserDatabase.get``; the value
     that readers get is the moment it was loaded. Each reader asks, waits for the answer, pauses about ``pause`` seconds, and
-    asks again. The key is read once before the run begins. dies: number of the load, from 1, that never comes back, as if
+    asks again. The key is read before the run begins. dies: number of the load, from 1, that never comes back, as if
     its process had been killed; it is let go when the run is over, so that whoever waits for it waits no longer.
 
     event: "read" or "load". began, ended: seconds since the start. age: seconds since the answer was loaded (reads only).
     """
     rows, lock, over = [], threading.Lock(), threading.Event()
-    start, numbers = 0.0, count()
+    start, numbers = 0.0, count(1)
 
     def loaded(id: str) -> str:
         began, number = time.perf_counter(), next(numbers)
-        if dies and number == dies:
+        if number == dies:
             over.wait()
         load(id)
         ended = time.perf_counter()
@@ -59,13 +58,14 @@ def run(technique: str, make: Make, load: Load, seconds: float, *, copies: int =
                 rows.append(("read", began, ended, ended - float(value)))
             time.sleep(draw.expovariate(1 / pause))
 
-    gets = [make(loaded) for _ in range(copies)]
+    gets = [make(loaded) for _ in range(copies)] * readers
     gets[0]("hot")
+    _together([lambda get=get: get("hot") for get in gets])  # opens the connections
     rows.clear()
-    start = time.perf_counter()
+    start, numbers = time.perf_counter(), count(1)
     ending = threading.Timer(seconds, over.set)
     ending.start()
-    _together([lambda get=gets[n % copies], n=n: read_on(get, n) for n in range(copies * readers)])
+    _together([lambda get=get, seed=seed: read_on(get, seed) for seed, get in enumerate(gets)])
     ending.join()
     df = pd.DataFrame(rows, columns=["event", "began", "ended", "age"])
     df[["began", "ended"]] -= start
@@ -86,8 +86,8 @@ def crowd(make: Make, readers: int = 200, copies: int = COPIES, seconds: float =
         go.wait()
         return "1"
 
-    gets = [make(load) for _ in range(copies)]
-    _together([lambda get=gets[n % copies]: get("cold") for n in range(readers)])
+    gets = [make(load) for _ in range(copies)] * (readers // copies)
+    _together([lambda get=get: get("cold") for get in gets])
     return len(loads)
 
 
@@ -103,44 +103,27 @@ def ladder(runs: Mapping[str, pd.DataFrame], seconds: float) -> pd.DataFrame:
     """Return a row for each run: loads per minute, loads at once, reads, p50 and p99 in ms, the oldest answer in seconds."""
     rows = {}
     for technique, df in runs.items():
-        reads, loads = df[df["event"] == "read"], (df["event"] == "load").sum()
-        p50, p99 = 1000 * reads["seconds"].quantile([0.5, 0.99])
-        rows[technique] = (
-            60 * loads / seconds, under_way(df)["loads"].max(), len(reads), p50, p99, reads["age"].max()
-        )  # fmt: skip
+        reads, loads = df[df["event"] == "read"], df[df["event"] == "load"]
+        times = 1000 * reads["seconds"].quantile([0.5, 0.99])
+        at_once = under_way(df)["loads"].max()
+        rows[technique] = (60 * len(loads) / seconds, at_once, len(reads), *times, reads["age"].max())
     columns = ["loads per minute", "loads at once", "reads", "p50 ms", "p99 ms", "oldest answer s"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     """Draw a run: loads under way above, the time of each read below; the same axes for every run of ``seconds``."""
-    technique, loads, reads = df["technique"].iloc[0], under_way(df), df[df["event"] == "read"]
-    n, p99 = int((df["event"] == "load").sum()), reads["seconds"].quantile(0.99)
-    slow = f"{1000 * p99:,.0f} ms" if p99 >= 0.01 else f"{1000 * p99:.1f} ms"
+    reads, loads = df[df["event"] == "read"], int((df["event"] == "load").sum())
     top, bottom = charts.panels(2, name=name, sharex=True)
-    same = {"xlim": (0, seconds), "xlabel": ""}
-    title = f"{technique}: {n} load{'s' * (n != 1)}, at most {loads['loads'].max()} at once"
-    charts.timeline(
-        loads,
-        "at",
-        "loads",
-        ax=top,
-        title=title,
-        steps=True,
-        ylim=(0, 42),
-        roles="database",
-        ylabel="loads at once",
-        **same,
+    finding = (
+        f"{df['technique'].iloc[0]}: {loads} load{'s' * (loads != 1)}, at most {under_way(df)['loads'].max()} at once"
     )
-    same |= {
-        "xlabel": "seconds since the start",
-        "ylabel": "time of a read",
-        "note": f"a dot a read; n = {len(reads):,}",
-    }
-    title = f"99 of 100 reads take at most {slow}"
-    return charts.timeline(
-        reads, "began", "seconds", ax=bottom, title=title, ylim=(1e-4, 10), logy=True, roles="cache", **same
-    )
+    look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
+    charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
+    finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
+    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "roles": "cache"}
+    look |= {"note": f"a dot a read; n = {len(reads):,}", "logy": True}
+    return charts.timeline(reads, "began", "seconds", title=finding, ax=bottom, xlim=(0, seconds), **look)
 
 
 def simulate(technique: str, readers: int = COPIES * READERS, load: float = LOAD, seconds: float = 6.0, *,
@@ -177,19 +160,6 @@ def simulate(technique: str, readers: int = COPIES * READERS, load: float = LOAD
 
 def _together(calls: list[Callable[[], object]]) -> None:
     """Make the calls at once, a thread each; raise the first error that one of them raised."""
-    errors, start = [], threading.Barrier(len(calls))
-
-    def one(call: Callable[[], object]) -> None:
-        start.wait()
-        try:
-            call()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=one, args=[call], daemon=True) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    start = threading.Barrier(len(calls))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        list(pool.map(lambda call: (start.wait(), call()), calls))

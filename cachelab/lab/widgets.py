@@ -205,7 +205,7 @@ def ttl_and_staleness(read_rate: float = 5.0, change_rate: float = 0.5, ttl: flo
         title = f"TTL {written(ttl, 's')}: {hit} of the reads hit, {stale} are stale"
         alt = f"{title}. Both shares rise with the TTL, the hits first."
         lines = ttl_trade(read_rate, change_rate, [10 ** (n / 20) for n in range(-40, 81)])
-        look = {"roles": {"hit": "cache", "stale": "database"}, "note": "lines: model", "logx": True}
+        look = {"roles": {"hit": "cache", "stale": "database"}, "note": "lines: model", "logx": True, "logy": False}
         return charts.curve(
             pd.concat([lines, chosen]), "ttl_seconds", "share", "answers",
             title=title, alt=alt, ylabel="share of reads", xlabel="TTL", **look,
