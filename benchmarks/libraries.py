@@ -38,7 +38,7 @@ CONFIGURATION = {
     "AsyncCacheAside": "connect_async(), lease 10 s",
     "dogpile.cache": "redis backend, get_or_create, distributed_lock, lock_timeout 10 s, socket timeouts 0.2 s, JSON",
     "cashews": "@cache(lock=True, protected by default), suppress errors (default), socket_timeout 0.2 s, pool of 200",
-    "aiocache": "@cached_stampede(lease=10), JsonSerializer, timeout 0.2 s",
+    "aiocache": "@cached_stampede(lease=10), JsonSerializer, timeout 1 s",
 }
 
 
@@ -81,7 +81,14 @@ class Dogpile:
 class Cashews:
     def __init__(self, url, load, ttl, missing_ttl):
         self.cache = Cash()
-        self.cache.setup(url, client_side=False, socket_timeout=0.2, socket_connect_timeout=0.2, max_connections=200)
+        self.cache.setup(
+            url,
+            client_side=False,
+            socket_timeout=0.2,
+            socket_connect_timeout=0.2,
+            max_connections=200,
+            wait_for_connection_timeout=1,
+        )
 
         @self.cache(ttl=ttl, key="{id}", lock=True)
         async def get(id: str):
@@ -99,7 +106,7 @@ class Cashews:
 class Aiocache:
     def __init__(self, url, load, ttl, missing_ttl):
         server = urlsplit(url)
-        where = {"endpoint": server.hostname, "port": server.port, "password": server.password, "timeout": 0.2}
+        where = {"endpoint": server.hostname, "port": server.port, "password": server.password, "timeout": 1}
         self.cache = Aio(Aio.REDIS, serializer=JsonSerializer(), **where)
 
         @cached_stampede(

@@ -1,0 +1,3 @@
+"""A first key that expires."""
+
+client.set("cachelab:00:me", "Ada", ex=120)
