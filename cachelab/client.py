@@ -156,8 +156,8 @@ def _settings(timeout: float) -> dict:
 
 
 def _resolve(host: str | None, timeout: float) -> None:
-    """Look a host name up, in a thread because the system's own time-out is many seconds."""
-    if not host:
+    """Look a host name up, in a thread because the system's own time-out is many seconds; an address is none."""
+    if not host or host == "localhost" or host.replace(".", "").isdigit() or ":" in host:
         return
     outcome: queue.SimpleQueue = queue.SimpleQueue()
 

@@ -140,3 +140,11 @@ def test_the_ttl_panel_says_what_the_chosen_ttl_costs_and_follows_its_sliders():
     assert "75 % of the reads hit, 10.2 % are stale" in picture.value
     ttl.value = 6.0
     assert "TTL 6 s: 96.8 % of the reads hit" in picture.value
+
+
+def test_moving_the_hit_rate_redraws_the_cost_of_a_hit():
+    panel = widgets.cost_of_a_hit(get=0.001, load=0.009, hit_rate=0.5)
+    slider, picture = panel.children[0], panel.children[-1]
+    assert 'alt="50 % hits: mean 6 ms, p95 11 ms; no cache 9 ms.' in picture.value
+    slider.value = 0.95
+    assert 'alt="95 % hits: mean 1.5 ms, p95 1 ms; no cache 9 ms.' in picture.value

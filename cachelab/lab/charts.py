@@ -217,13 +217,18 @@ def timeline(
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
     xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
     logy: bool | None = None, steps: bool = False, xlim: Sequence[float] | None = None, ylim: Sequence[float] | None = None,
+    shade: Mapping[str, Sequence[float]] | None = None,
 ) -> Drawn:  # fmt: skip
     """Draw what happened over time: a dot an event or, with ``steps``, a number that holds until the next row.
 
-    xlim, ylim: (lowest, highest), the same for every variant of an experiment.
+    xlim, ylim: (lowest, highest), the same for every variant of an experiment. shade: {what happened: (from, to)}, drawn in
+    grey behind the data with its name on top.
     """
     groups = _groups(df, by)
     looks, lines, words = assign(groups, roles, SPARE[0]), [], []
+    for event, (begin, end) in (shade or {}).items():
+        ax.axvspan(begin, end, color=BLACK, alpha=0.09, linewidth=0, zorder=0)
+        ax.annotate(event, ((begin + end) / 2, 1), (0, -4), xycoords=ax.get_xaxis_transform(), **_SHADED)
     for group, rows in groups.items():
         look, rows = looks[group], rows.sort_values(x, kind="stable")
         if steps:
@@ -249,6 +254,7 @@ _EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.8}
 _WHISKER = {"fmt": "none", "ecolor": BLACK, "elinewidth": 2.2, "capsize": 6, "capthick": 2.2}
 _BESIDE = {"va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}}
 _MEDIAN = {"ha": "center", "va": "bottom", "fontweight": "bold"}
+_SHADED = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 13, "gid": "event"}
 _ON_TOP = {"ha": "center", "va": "bottom", "fontsize": 13, "gid": "value"}
 
 

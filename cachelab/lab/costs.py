@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+RATES = tuple(np.sort([*np.linspace(0, 1, 101), 0.95 - 1e-6]))  # each per cent, and just before the p95 falls
+
 
 def mean_cost(hit_rate: float, get: float, load: float, store: float = 0.0) -> float:
     """Return the mean time of a read: every read pays the GET, a miss pays the load and the store as well.
@@ -15,9 +17,7 @@ def mean_cost(hit_rate: float, get: float, load: float, store: float = 0.0) -> f
     return get + (1 - hit_rate) * (load + store)
 
 
-def read_costs(
-    get: float, load: float, store: float = 0.0, hit_rates: Sequence[float] = tuple(np.linspace(0, 1, 101))
-) -> pd.DataFrame:
+def read_costs(get: float, load: float, store: float = 0.0, hit_rates: Sequence[float] = RATES) -> pd.DataFrame:
     """Return the tidy frame (cost, hit_rate, seconds, source) with the "mean" and the "p95" of a read, and that of "no cache".
 
     get, load, store: seconds that a GET, a load from the origin and the store after a miss take; each takes always the same

@@ -40,6 +40,7 @@ _PERSONAL = ("JUPYTER", "JPY_", "IPYTHON", "MPL", "MATPLOTLIB", "PYTHONSTARTUP",
 _MEANINGLESS = {
     r"[^\s\"]*/ipykernel_\d+/\d+\.py": "<cell>",  # the file name that a cell has in warnings and tracebacks
     r"(?<=\")[^\"\n]*/(site-packages|lib/python3\.\d+)/": "",  # where packages are installed
+    r"(?<=\bat )/[^\s\"]*/(site-packages|lib/python3\.\d+)/": "",  # the same in asyncio's log: "created at /…"
     re.escape(f"{ROOT}/"): "",
     r"\bat 0x[0-9a-fA-F]{6,}": "at 0x…",  # the address in a default repr
     r"[^\n\r]*\r(?=[^\n])": "",  # what a progress bar has overwritten

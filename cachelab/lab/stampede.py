@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, repeat
 from math import log
 
 import pandas as pd
@@ -38,7 +38,7 @@ def run(technique: str, make: Make, load: Load, seconds: float, *, copies: int =
     event: "read" or "load". began, ended: seconds since the start. age: seconds since the answer was loaded (reads only).
     """
     rows, lock, over = [], threading.Lock(), threading.Event()
-    start, numbers = 0.0, count(1)
+    start, numbers = 0.0, repeat(None)  # loads before the start have no number
 
     def loaded(id: str) -> str:
         began, number = time.perf_counter(), next(numbers)

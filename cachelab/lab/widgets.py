@@ -114,7 +114,7 @@ def cost_of_a_hit(get: float = 0.0001, load: float = 0.002, hit_rate: float = 0.
 
 
 def batch_seconds(count: int, batch: int, trip: float, each: float) -> float:
-    """Return how long ``count`` commands take, ``batch`` to a round trip: a trip for each batch, and the work of each command.
+    """Return the seconds of ``count`` commands: a trip for each batch, and the work of each command.
 
     >>> batch_seconds(1000, 100, trip=0.001, each=0.00001)
     0.02
@@ -145,12 +145,9 @@ def batch_and_round_trip(measured: pd.DataFrame, each: Mapping[str, float]) -> i
     def draw(count: int, batch: int, trip_ms: float) -> Axes:
         df = batch_costs(measured, each, count, batch, trip_ms)
         times = df[df["source"] == "predicted"].set_index("method")["seconds"]
-        title = f"{count:,} users, batches of {batch:,}, trips of {trip_ms:.3g} ms: {written(times['pipeline'], 's')}"
-        look = {
-            "by": "source",
-            "roles": {"predicted": "model", "measured": "cache"},
-            "note": "in the title: the pipeline, predicted",
-        }
+        told = written(times["pipeline"], "s")
+        title = f"{count:,} users, trips of {trip_ms:.3g} ms: {told} in batches of {batch:,}"
+        look = {"by": "source", "roles": {"predicted": "model", "measured": "cache"}}
         return charts.bars(df, "method", "seconds", title=title, ylabel="time", **look)
 
     def slider(about: str, values: Iterable[float], write: str, value: float) -> ipywidgets.SelectionSlider:
@@ -167,9 +164,10 @@ def batch_and_round_trip(measured: pd.DataFrame, each: Mapping[str, float]) -> i
 
 
 def ttl_hit_rate(read_rate: float, ttl: float) -> float:
-    """Return the share of reads that hit a key read at random moments, ``read_rate`` a second, and kept for ``ttl`` seconds.
+    """Return the share of reads that hit a key read ``read_rate`` times a second and kept for ttl seconds.
 
-    Each miss is followed by ttl seconds of hits, read_rate * ttl of them on average (Poisson reads, expiry counted from the load).
+    Reads come at random moments (Poisson) and the expiry counts from the load, so each miss is
+    followed by read_rate * ttl hits on average.
 
     >>> ttl_hit_rate(read_rate=5, ttl=0.6)
     0.75
@@ -178,9 +176,10 @@ def ttl_hit_rate(read_rate: float, ttl: float) -> float:
 
 
 def ttl_stale_share(read_rate: float, change_rate: float, ttl: float) -> float:
-    """Return the share of reads answered with a value that the row no longer has, when nothing deletes the key.
+    """Return the share of reads answered with a value that the row no longer has; nothing deletes the key.
 
-    A copy of age a is stale with probability 1 - exp(-change_rate * a) (Poisson changes); hits come at all ages up to ttl alike.
+    Changes come at random moments too, so a copy of age a is stale with probability
+    1 - exp(-change_rate * a), and hits come at all ages up to ttl alike.
 
     >>> round(ttl_stale_share(read_rate=5, change_rate=0.5, ttl=0.6), 3)
     0.102
