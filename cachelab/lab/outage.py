@@ -83,7 +83,48 @@ def chart(
     df: pd.DataFrame, title: str, outages: Mapping[str, tuple[float, float]], seconds: float, name: str | None = None
 ) -> Axes:
     """Draw a run: the time of each read, errors marked; the same axes for every run of ``seconds``."""
+    return _dots(df, title, (0, seconds), name=name, xlabel="seconds since the start", shade=dict(outages))
+
+
+class Live:
+    """Readers of a server of its own that read until ``close``: what a panel of buttons breaks and mends.
+
+    make: the application; called with the server's URL it returns the ``get`` that all readers call.
+    """
+
+    def __init__(self, make: Callable[[str], Get], rows: Mapping[str, str], readers: int = 4):
+        self.server = Server().start()
+        self._reads, self._over, get = deque(maxlen=20_000), threading.Event(), make(self.server.url)
+        self._threads = [
+            threading.Thread(target=read_on, args=(get, rows, self._reads.append, self._over, PAUSE, n), daemon=True)
+            for n in range(readers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def recent(self, last: float = 10.0) -> pd.DataFrame:
+        """Return the reads that ended in the ``last`` seconds as the frame of `run`; began counts back from now."""
+        now, df = time.perf_counter(), pd.DataFrame(list(self._reads), columns=COLUMNS)
+        return df[df["began"] + df["seconds"] > now - last].assign(began=df["began"] - now)
+
+    def close(self) -> None:
+        """End the server and the readers; one that waits for a client without time-outs ends when that gives up."""
+        self._over.set()
+        self.server.stop()
+        for thread in self._threads:
+            thread.join(1)
+
+
+def recent_chart(df: pd.DataFrame, last: float = 10.0) -> Axes:
+    """Draw what `Live.recent` returned; the title counts."""
+    lost = int((df["outcome"] != "right").sum())
+    title = f"{len(df) - lost:,} reads served, {lost:,} lost, half within {written(df['seconds'].median(), 's')}"
+    return _dots(df, title, (-last, 0), xlabel="seconds ago")
+
+
+def _dots(df: pd.DataFrame, title: str, xlim: tuple[float, float], **look: object) -> Axes:
     reads = df.assign(read=df["outcome"].map(lambda outcome: "served" if outcome == "right" else "lost"))
-    look = {"roles": {"served": "cache", "lost": "database"}, "xlim": (0, seconds), "ylim": (5e-5, 10), "logy": True}
-    look |= {"xlabel": "seconds since the start", "ylabel": "time of a read", "shade": dict(outages)}
-    return charts.timeline(reads, "began", "seconds", "read", title=title, name=name, **look)
+    look |= {"roles": {"served": "cache", "lost": "database"}, "ylabel": "time of a read"}
+    return charts.timeline(
+        reads, "began", "seconds", "read", title=title, xlim=xlim, ylim=(5e-5, 10), logy=True, **look
+    )

@@ -1,9 +1,11 @@
 """Panels to play with: sliders above a picture, on the same plain functions that the charts before them used."""
 
+import asyncio
 import base64
 import html
 import io
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from math import ceil, expm1
 from time import perf_counter
 
@@ -13,7 +15,8 @@ import redis
 from matplotlib.axes import Axes
 
 from cachelab.aside import CacheAside
-from cachelab.lab import charts
+from cachelab.errors import CachelabError
+from cachelab.lab import charts, outage
 from cachelab.lab.costs import read_costs
 from cachelab.lab.looks import written
 
@@ -219,6 +222,63 @@ def ttl_and_staleness(read_rate: float = 5.0, change_rate: float = 0.5, ttl: flo
         ),
         ttl=ipywidgets.FloatLogSlider(ttl, min=-2, max=4, description="TTL (s)", **log),
     )
+
+
+def break_the_server(
+    applications: Mapping[str, Callable[[str], outage.Get]], rows: Mapping[str, str], seconds: float = 120
+) -> ipywidgets.VBox:
+    """Return buttons that start readers of a server of its own, and kill, freeze, thaw and restart it while they read.
+
+    applications: {name: function of the server's URL that returns the ``get`` which the readers call}. rows: what the
+    database holds. The chart of the last ten seconds is drawn again twice a second, between two cells. Nothing runs before
+    "start"; "stop", or ``seconds``, ends readers and server.
+    """
+    which = ipywidgets.Dropdown(options=list(applications), description="application")
+    names = ("start", "kill", "restart", "freeze", "thaw", "stop")
+    buttons = {name: ipywidgets.Button(description=name, layout={"width": "6em"}) for name in names}
+    picture, told = ipywidgets.HTML(), ipywidgets.HTML()
+    live: list[outage.Live] = []
+    drawing: set[asyncio.Task] = set()  # the loop itself keeps no strong reference
+
+    def show() -> None:
+        if live and not (reads := live[0].recent()).empty:
+            picture.value = image(outage.recent_chart(reads))
+
+    async def show_on() -> None:
+        for _ in range(round(2 * seconds)):
+            await asyncio.sleep(0.5)
+            if not live:
+                return
+            show()
+        stop()
+
+    def start() -> None:
+        if not live:
+            live.append(outage.Live(applications[which.value], rows))
+            drawing.clear()
+            with suppress(RuntimeError):  # outside a kernel no loop runs: each button draws once
+                drawing.add(asyncio.get_running_loop().create_task(show_on()))
+
+    def stop() -> None:
+        show()
+        while live:
+            live.pop().close()
+
+    def press(button: ipywidgets.Button) -> None:
+        name, told.value = button.description, ""
+        try:
+            if name in ("start", "stop"):
+                {"start": start, "stop": stop}[name]()
+            elif live:
+                getattr(live[0].server, name)()
+            show()
+        except CachelabError as error:  # such as thawing a server that is dead
+            told.value = html.escape(str(error))
+        which.disabled = bool(live)
+
+    for button in buttons.values():
+        button.on_click(press)
+    return ipywidgets.VBox([which, ipywidgets.HBox([*buttons.values()]), told, picture])
 
 
 def _table(rows: list[dict]) -> str:

@@ -1,0 +1,98 @@
+"""The outage runs: readers, a server that breaks, and what is told of each read."""
+
+import threading
+import time
+
+import pytest
+
+import cachelab as cl
+from cachelab.lab import charts, outage
+
+ROWS = {f"id{n}": f"value {n}" for n in range(10)}
+
+
+@pytest.fixture
+def own():
+    with cl.Server() as server:
+        yield server
+
+
+def naive(url):
+    client = cl.connect(url, retries=0, check=False)
+    return lambda id: client.get(id) or (client.set(id, ROWS[id]) and ROWS[id])
+
+
+def guarded(url):
+    return cl.CacheAside(cl.connect(url, check=False), load=ROWS.get, ttl=60).get
+
+
+def test_a_killed_server_costs_the_naive_application_reads_and_the_guarded_one_none(own):
+    for make, loses in ((naive, True), (guarded, False)):
+        df = outage.run(make(own.url), ROWS, 0.9, {0.3: own.kill, 0.6: own.restart}, readers=4)
+        assert list(df.columns) == outage.COLUMNS and df["began"].between(0, 1.5).all() and (df["seconds"] > 0).all()
+        assert ("ConnectionError" in set(df["outcome"])) is loses and "right" in set(df["outcome"])
+
+
+def test_a_value_that_is_not_the_rows_is_called_wrong():
+    df = outage.run(lambda id: "another", ROWS, 0.1, {}, readers=1)
+    assert set(df["outcome"]) == {"wrong"}
+
+
+def test_the_readers_have_ended_when_an_event_fails():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        outage.run(ROWS.get, ROWS, 5, {0.05: lambda: 1 / 0})
+    assert threading.active_count() == before
+
+
+def test_a_read_belongs_to_the_outage_that_it_waited_in():
+    import pandas as pd
+
+    df = pd.DataFrame(
+        [(0.1, 0.1, "right"), (0.9, 1.5, "right"), (1.5, 0.1, "X"), (3.0, 0.1, "right")], columns=outage.COLUMNS
+    )
+    table = outage.table({"app": df}, {"killed": (1.0, 2.0)})
+    assert table[["application", "server", "served", "lost", "longest ms"]].values.tolist() == [
+        ["app", "killed", 1, 1, 1500]
+    ]
+
+
+def test_the_chart_shades_the_outage_and_tells_lost_from_served():
+    import pandas as pd
+
+    df = pd.DataFrame([(0.1, 0.1, "right"), (1.5, 0.1, "X")], columns=outage.COLUMNS)
+    ax = outage.chart(df, "what happened", {"killed": (1.0, 2.0)}, 3.0)
+    assert [patch.get_x() for patch in ax.patches] == [1.0] and ax.get_xlim() == (0, 3)
+    assert "killed" in [text.get_text() for text in ax.texts] and "served: " in ax.alt and "lost: " in ax.alt
+
+
+def test_a_timeline_that_shades_nothing_has_no_patches():
+    import pandas as pd
+
+    ax = charts.timeline(pd.DataFrame({"at": [1, 2], "seconds": [1, 2]}), "at", "seconds", title="t")
+    assert not ax.patches
+
+
+def test_live_readers_go_on_through_a_kill_and_end_with_close():
+    before = threading.active_count()
+    live = outage.Live(guarded, ROWS)
+    _until(lambda: len(live.recent()) > 10)
+    live.server.kill()
+    seen = len(live.recent(60))
+    _until(lambda: len(live.recent(60)) > seen + 10)
+    pid = live.server.restart().pid
+    assert set(live.recent()["outcome"]) == {"right"} and (live.recent()["began"] < 0).all()
+    assert "0 lost" in outage.recent_chart(live.recent()).get_title(loc="left") + outage.recent_chart(live.recent()).alt
+    live.close()
+    _until(lambda: threading.active_count() == before)
+    with pytest.raises(OSError):
+        import os
+
+        os.kill(pid, 0)
+
+
+def _until(holds, patience=10.0):
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
