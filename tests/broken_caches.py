@@ -213,7 +213,12 @@ class CancelsTogether:
         await self.client.delete(id)
 
 
+class NoLease(Recipe):
+    """Right in everything but the order of events."""
+
+
 BROKEN = {
+    NoLease: "a load overtaken by invalidate",
     FalsyMiss: "an empty text",
     NoneOnError: "with Redis gone",
     Immortal: "every key that the cache writes expires",

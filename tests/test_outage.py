@@ -52,8 +52,8 @@ def test_a_read_belongs_to_the_outage_that_it_waited_in():
         [(0.1, 0.1, "right"), (0.9, 1.5, "right"), (1.5, 0.1, "X"), (3.0, 0.1, "right")], columns=outage.COLUMNS
     )
     table = outage.table({"app": df}, {"killed": (1.0, 2.0)})
-    assert table[["application", "server", "served", "lost", "longest ms"]].values.tolist() == [
-        ["app", "killed", 1, 1, 1500]
+    assert table[["server", "application", "served", "lost", "longest ms"]].values.tolist() == [
+        ["killed", "app", 1, 1, 1500]
     ]
 
 

@@ -148,3 +148,14 @@ def test_moving_the_hit_rate_redraws_the_cost_of_a_hit():
     assert 'alt="50 % hits: mean 6 ms, p95 11 ms; no cache 9 ms.' in picture.value
     slider.value = 0.95
     assert 'alt="95 % hits: mean 1.5 ms, p95 1 ms; no cache 9 ms.' in picture.value
+
+
+def test_the_stampede_panel_tells_the_loads_of_its_technique_and_draws_again():
+    box = widgets.stampede()
+    technique, readers, load, picture = box.children
+    assert "nothing, 40 readers" in picture.value
+    before = picture.value
+    technique.value = "lease"
+    assert "lease, 40 readers" in picture.value != before
+    readers.value, load.value = 200, 100.0
+    assert "lease, 200 readers" in picture.value and "highest 1 at" in picture.value

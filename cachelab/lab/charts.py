@@ -238,7 +238,9 @@ def timeline(
         else:
             dots = {"color": look.color, "markersize": 6, "alpha": 0.5, "markeredgewidth": 0}
             ax.plot(rows[x], rows[y], look.marker or "o", rasterized=len(rows) > 2000, **dots)
-        lines.append((str(group), look, None, None))
+        lines.append(
+            (str(group), replace(look, marker="") if steps else look, rows[x][:0], rows[y][:0])
+        )  # for a legend
         top = rows.loc[rows[y].idxmax()]
         told = "" if steps else f"half at most {written(rows[y].median(), units[y])}, "
         words.append(f"{_prefix(group, by)}{told}highest {written(top[y], units[y])} at {written(top[x], units[x])}")

@@ -69,14 +69,15 @@ def during(df: pd.DataFrame, outages: Mapping[str, tuple[float, float]]) -> pd.D
 
 
 def table(runs: Mapping[str, pd.DataFrame], outages: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
-    """Return a row for each run and outage: reads served and lost (an error, or a wrong value), and p50, p99, longest in ms."""
+    """Return a row for each outage and run: reads served and lost (an error, or a wrong value), and p50, p99, longest in ms."""
     rows = []
-    for name, df in runs.items():
-        for outage, reads in during(df, outages).groupby("outage", sort=False):
+    for outage, span in outages.items():
+        for name, df in runs.items():
+            reads = during(df, {outage: span})
             lost = int((reads["outcome"] != "right").sum())
             times = 1000 * reads["seconds"].quantile([0.5, 0.99, 1])
-            rows.append((name, outage, len(reads) - lost, lost, *times.round(1)))
-    return pd.DataFrame(rows, columns=["application", "server", "served", "lost", "p50 ms", "p99 ms", "longest ms"])
+            rows.append((outage, name, len(reads) - lost, lost, *times.round(1)))
+    return pd.DataFrame(rows, columns=["server", "application", "served", "lost", "p50 ms", "p99 ms", "longest ms"])
 
 
 def chart(

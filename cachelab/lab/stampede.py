@@ -12,6 +12,7 @@ from math import log
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cachelab import _check
 from cachelab.lab import charts
 from cachelab.lab.looks import written
 
@@ -22,6 +23,7 @@ COPIES, READERS = 4, 10  # copies of the application, readers in each
 TTL, LOAD = 0.4, 0.025  # seconds that a value lives, and that a load takes
 CONNECTIONS = 2  # loads that the database does at once; more queue
 PAUSE = 0.025  # mean seconds between two reads of one reader
+TECHNIQUES = ("nothing", "single-flight", "lease", "XFetch", "stale-while-revalidate")  # that can be simulated
 COLUMNS = ["technique", "event", "began", "ended", "seconds", "age"]
 
 
@@ -131,9 +133,9 @@ def simulate(technique: str, readers: int = COPIES * READERS, load: float = LOAD
              beta: float = 1.0, seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Return the frame of `run` as theory has it, without threads, Redis or a clock.
 
-    technique: "nothing", "single-flight" (one load a copy), "lease" (one load), "XFetch" or "stale-while-revalidate". A hit
-    takes no time; a load waits for one of the database's connections, then takes ``load`` seconds.
+    technique: one of TECHNIQUES; single-flight is one load a copy, a lease one load. A hit takes no time; a load waits for one of the database's connections, then takes ``load`` seconds.
     """
+    _check.choice("technique", technique, TECHNIQUES)
     draw, free, rows = random.Random(seed), [0.0] * connections, []
     asks = [(draw.expovariate(1 / pause), reader) for reader in range(readers)]
     heapify(asks)

@@ -19,6 +19,7 @@ from cachelab.errors import CachelabError
 from cachelab.lab import charts, outage
 from cachelab.lab.costs import read_costs
 from cachelab.lab.looks import written
+from cachelab.lab.stampede import TECHNIQUES, simulate, under_way
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -279,6 +280,29 @@ def break_the_server(
     for button in buttons.values():
         button.on_click(press)
     return ipywidgets.VBox([which, ipywidgets.HBox([*buttons.values()]), told, picture])
+
+
+def stampede(readers: int = 40, load: float = 0.025, technique: str = "nothing") -> ipywidgets.VBox:
+    """Return readers, load time and technique above the loads at once of `cachelab.lab.stampede.simulate`, over two seconds.
+
+    load: seconds, where its slider begins.
+    """
+
+    def draw(technique: str, readers: int, load_ms: float) -> Axes:
+        df = simulate(technique, readers, load_ms / 1000, seconds=2.0)
+        loads, slowest = (df["event"] == "load").sum(), df.loc[df["event"] == "read", "seconds"].max()
+        title = f"{technique}, {readers} readers: {30 * loads:,} loads a minute, slowest read {written(slowest, 's')}"
+        look = {"steps": True, "roles": "database", "ylabel": "loads at once", "xlabel": "seconds since the start"}
+        note = "simulated; the value lives 400 ms, the database does two loads at once"
+        return charts.timeline(under_way(df), "at", "loads", title=title, note=note, xlim=(0, 2), **look)
+
+    log = {"base": 10, "min": 0, "max": 2.7, "step": 0.05, "readout_format": ".0f"}
+    return panel(
+        draw,
+        technique=ipywidgets.Dropdown(options=TECHNIQUES, value=technique, description="technique"),
+        readers=ipywidgets.IntSlider(readers, min=4, max=200, step=4, description="readers"),
+        load_ms=ipywidgets.FloatLogSlider(1000 * load, description="a load (ms)", **log),
+    )
 
 
 def _table(rows: list[dict]) -> str:
