@@ -1,6 +1,9 @@
 """The panels do what their plain functions do."""
 
+import asyncio
 import random
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -159,3 +162,42 @@ def test_the_stampede_panel_tells_the_loads_of_its_technique_and_draws_again():
     assert "lease, 40 readers" in picture.value != before
     readers.value, load.value = 200, 100.0
     assert "lease, 200 readers" in picture.value and "highest 1 at" in picture.value
+
+
+def guarded(url):
+    return cl.CacheAside(cl.connect(url, check=False), load=ROWS.get, ttl=60).get
+
+
+ROWS = {f"id{n}": f"value {n}" for n in range(10)}
+
+
+def test_buttons_break_and_mend_a_server_and_nothing_is_left_after_stop():
+    before = threading.active_count()
+    which, row, told, picture = widgets.break_the_server({"CacheAside": guarded}, ROWS).children
+    press = {button.description: button.click for button in row.children}
+    press["kill"](), press["stop"]()
+    assert threading.active_count() == before and (picture.value, told.value) == ("", "")
+    press["start"](), press["start"]()
+    assert which.disabled and threading.active_count() == before + 4
+    press["kill"](), press["thaw"]()
+    assert "restart() brings it back" in told.value
+    press["restart"](), press["freeze"](), press["thaw"](), time.sleep(0.1), press["stop"]()
+    assert "0 lost" in picture.value and told.value == "" and not which.disabled
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_the_readers_are_drawn_again_between_cells_and_end_by_themselves():
+    async def main():
+        which, row, _, picture = widgets.break_the_server({"CacheAside": guarded}, ROWS, seconds=1.5).children
+        drawn, ended, seen = asyncio.Event(), asyncio.Event(), []
+        picture.observe(lambda change: (seen.append(change["new"]), drawn.set()), "value")
+        row.children[0].click()
+        await drawn.wait()
+        which.observe(lambda change: ended.set(), "disabled")
+        await ended.wait()
+        assert len(set(seen)) > 1 and seen[0].startswith("<img") and not which.disabled
+
+    asyncio.run(asyncio.wait_for(main(), 30))

@@ -20,7 +20,7 @@ Load = Callable[[str], str | None]
 Make = Callable[[Load], Load]
 
 COPIES, READERS = 4, 10  # copies of the application, readers in each
-TTL, LOAD = 0.4, 0.025  # seconds that a value lives, and that a load takes
+TTL, LOAD = 0.3, 0.025  # seconds that a value lives, and that a load takes
 CONNECTIONS = 2  # loads that the database does at once; more queue
 PAUSE = 0.025  # mean seconds between two reads of one reader
 TECHNIQUES = ("nothing", "single-flight", "lease", "XFetch", "stale-while-revalidate")  # that can be simulated

@@ -19,7 +19,7 @@ from cachelab.errors import CachelabError
 from cachelab.lab import charts, outage
 from cachelab.lab.costs import read_costs
 from cachelab.lab.looks import written
-from cachelab.lab.stampede import TECHNIQUES, simulate, under_way
+from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -256,6 +256,7 @@ def break_the_server(
     def start() -> None:
         if not live:
             live.append(outage.Live(applications[which.value], rows))
+            which.disabled = True
             drawing.clear()
             with suppress(RuntimeError):  # outside a kernel no loop runs: each button draws once
                 drawing.add(asyncio.get_running_loop().create_task(show_on()))
@@ -264,6 +265,7 @@ def break_the_server(
         show()
         while live:
             live.pop().close()
+        which.disabled = False
 
     def press(button: ipywidgets.Button) -> None:
         name, told.value = button.description, ""
@@ -275,7 +277,6 @@ def break_the_server(
             show()
         except CachelabError as error:  # such as thawing a server that is dead
             told.value = html.escape(str(error))
-        which.disabled = bool(live)
 
     for button in buttons.values():
         button.on_click(press)
@@ -293,7 +294,7 @@ def stampede(readers: int = 40, load: float = 0.025, technique: str = "nothing")
         loads, slowest = (df["event"] == "load").sum(), df.loc[df["event"] == "read", "seconds"].max()
         title = f"{technique}, {readers} readers: {30 * loads:,} loads a minute, slowest read {written(slowest, 's')}"
         look = {"steps": True, "roles": "database", "ylabel": "loads at once", "xlabel": "seconds since the start"}
-        note = "simulated; the value lives 400 ms, the database does two loads at once"
+        note = f"simulated; the value lives {written(TTL, 's')}, the database does {CONNECTIONS} loads at once"
         return charts.timeline(under_way(df), "at", "loads", title=title, note=note, xlim=(0, 2), **look)
 
     log = {"base": 10, "min": 0, "max": 2.7, "step": 0.05, "readout_format": ".0f"}
