@@ -26,6 +26,7 @@ from dogpile.cache import make_region
 
 import cachelab as cl
 from cachelab.lab import contract, figures
+from cachelab.lab import trial as trials
 
 FOLDER = Path(__file__).parent.parent / "charts"
 READERS = 200
@@ -137,7 +138,7 @@ def stampede(cache: type) -> dict[str, float]:
     """200 readers of one cold key whose load takes 0.1 s: loads, reads lost and the slowest, the median of five runs."""
     rows = []
     for _ in range(5):
-        with contract.bench(cache) as trial:
+        with trials.bench(cache) as trial:
             one = trial.make()
             trial.warm_pool(one)
             trial.origin.latency = 0.1
@@ -169,25 +170,25 @@ def crowd(call) -> None:
 def stale_set(cache: type) -> dict[str, float]:
     """A load that is overtaken by an update and its invalidation, in 20 rounds: how many leave the old value behind."""
     stale = 0
-    with contract.bench(cache) as trial:
+    with trials.bench(cache) as trial:
         one = trial.make()
         for number in range(ROUNDS):
             id = f"id{number}"
             trial.origin.rows[id] = "old"
             trial.origin.hold()
             reader = trial.start(one.get, id)
-            trial.origin.entered.wait(contract.PATIENCE)
+            trial.origin.entered.wait(trials.PATIENCE)
             trial.origin.rows[id] = "new"
             one.invalidate(id)
             trial.origin.go.set()
-            reader.result(contract.PATIENCE)
+            reader.result(trials.PATIENCE)
             stale += one.get(id) != "new"
     return {"rounds": ROUNDS, "stale": stale}
 
 
 def outage(cache: type, break_it: str, mend_it: str) -> dict[str, float]:
     """20 workers read for six seconds; from the first to the third second the server is dead, or frozen."""
-    with contract.bench(cache) as trial:
+    with trials.bench(cache) as trial:
         one = trial.make()
         trial.origin.rows = {f"id{n}": f"value {n}" for n in range(50)}
         for id in trial.origin.rows:

@@ -57,7 +57,7 @@ def scale(ax: Axes, which: str, values: pd.Series, unit: str, log: bool | None, 
     log = is_log(values, log)
     axis, low, high = getattr(ax, f"{which}axis"), float(values.min()), float(values.max())
     getattr(ax, f"set_{which}scale")("log" if log else "linear")
-    if unit == "%":
+    if unit == "%" and not log:
         getattr(ax, f"set_{which}lim")(0, 1)
     elif low >= 0 and not log and not len(ticks):
         getattr(ax, f"set_{which}lim")(0, auto=None)
