@@ -179,6 +179,11 @@ def test_hit_rates_run_from_0_to_100_per_cent():
     assert ax.get_ylim() == (0, 1) and "100 %" in words(ax)
 
 
+def test_a_share_may_stand_on_a_logarithmic_axis():
+    ax = charts.curve(pd.DataFrame({"bits": [1, 10], "share": [0.6, 0.01]}), "bits", "share", title="Found")
+    assert ax.get_yscale() == "log" and ax.get_ylim()[0] > 0 and {"1 %", "10 %"} < words(ax)
+
+
 def test_times_are_written_in_the_units_people_use():
     df = pd.DataFrame({"step": ["dict", "redis", "database"], "seconds": [1e-7, 1.3e-4, 2.0]})
     assert {"100 ns", "130 µs", "2 s"} < words(charts.ranking(df, "seconds", "step", title="Found"))

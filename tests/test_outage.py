@@ -1,8 +1,10 @@
 """The outage runs: readers, a server that breaks, and what is told of each read."""
 
+import os
 import threading
 import time
 
+import pandas as pd
 import pytest
 
 import cachelab as cl
@@ -46,7 +48,6 @@ def test_the_readers_have_ended_when_an_event_fails():
 
 
 def test_a_read_belongs_to_the_outage_that_it_waited_in():
-    import pandas as pd
 
     df = pd.DataFrame(
         [(0.1, 0.1, "right"), (0.9, 1.5, "right"), (1.5, 0.1, "X"), (3.0, 0.1, "right")], columns=outage.COLUMNS
@@ -58,7 +59,6 @@ def test_a_read_belongs_to_the_outage_that_it_waited_in():
 
 
 def test_the_chart_shades_the_outage_and_tells_lost_from_served():
-    import pandas as pd
 
     df = pd.DataFrame([(0.1, 0.1, "right"), (1.5, 0.1, "X")], columns=outage.COLUMNS)
     ax = outage.chart(df, "what happened", {"killed": (1.0, 2.0)}, 3.0)
@@ -67,7 +67,6 @@ def test_the_chart_shades_the_outage_and_tells_lost_from_served():
 
 
 def test_a_timeline_that_shades_nothing_has_no_patches():
-    import pandas as pd
 
     ax = charts.timeline(pd.DataFrame({"at": [1, 2], "seconds": [1, 2]}), "at", "seconds", title="t")
     assert not ax.patches
@@ -86,8 +85,6 @@ def test_live_readers_go_on_through_a_kill_and_end_with_close():
     live.close()
     _until(lambda: threading.active_count() == before)
     with pytest.raises(OSError):
-        import os
-
         os.kill(pid, 0)
 
 

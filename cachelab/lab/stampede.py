@@ -105,9 +105,8 @@ def ladder(runs: Mapping[str, pd.DataFrame], seconds: float) -> pd.DataFrame:
     """Return a row for each run: loads per minute, loads at once, reads, p50 and p99 in ms, the oldest answer in seconds."""
     rows = {}
     for technique, df in runs.items():
-        reads, loads = df[df["event"] == "read"], df[df["event"] == "load"]
+        reads, loads, at_once = df[df["event"] == "read"], df[df["event"] == "load"], under_way(df)["loads"].max()
         times = 1000 * reads["seconds"].quantile([0.5, 0.99])
-        at_once = under_way(df)["loads"].max()
         rows[technique] = (60 * len(loads) / seconds, at_once, len(reads), *times, reads["age"].max())
     columns = ["loads per minute", "loads at once", "reads", "p50 ms", "p99 ms", "oldest answer s"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -120,12 +119,14 @@ def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     finding = (
         f"{df['technique'].iloc[0]}: {loads} load{'s' * (loads != 1)}, at most {under_way(df)['loads'].max()} at once"
     )
-    look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
-    charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
+    same = {"xlim": (0, seconds)}
+    look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"} | same
+    charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, steps=True, **look)
     finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
-    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "roles": "cache"}
+    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "roles": "cache"} | same
     look |= {"note": f"a dot a read; n = {len(reads):,}", "logy": True}
-    return charts.timeline(reads, "began", "seconds", title=finding, ax=bottom, xlim=(0, seconds), **look)
+    dots = reads[["began", "seconds"]].round(6)  # all that can be seen: they are kept beside the picture
+    return charts.timeline(dots, "began", "seconds", title=finding, ax=bottom, **look)
 
 
 def simulate(technique: str, readers: int = COPIES * READERS, load: float = LOAD, seconds: float = 6.0, *,
