@@ -20,7 +20,7 @@ Load = Callable[[str], str | None]
 Make = Callable[[Load], Load]
 
 COPIES, READERS = 4, 10  # copies of the application, readers in each
-TTL, LOAD = 0.3, 0.025  # seconds that a value lives, and that a load takes
+TTL, LOAD = 0.25, 0.02  # seconds that a value lives, and that a load takes
 CONNECTIONS = 2  # loads that the database does at once; more queue
 PAUSE = 0.025  # mean seconds between two reads of one reader
 TECHNIQUES = ("nothing", "single-flight", "lease", "XFetch", "stale-while-revalidate")  # that can be simulated
@@ -114,17 +114,16 @@ def ladder(runs: Mapping[str, pd.DataFrame], seconds: float) -> pd.DataFrame:
 
 def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     """Draw a run: loads under way above, the time of each read below; the same axes for every run of ``seconds``."""
-    reads, loads = df[df["event"] == "read"], int((df["event"] == "load").sum())
-    top, bottom = charts.panels(2, name=name, sharex=True)
+    (top, bottom), reads = charts.panels(2, name=name, sharex=True), df[df["event"] == "read"]
+    loads = len(df) - len(reads)
     finding = (
         f"{df['technique'].iloc[0]}: {loads} load{'s' * (loads != 1)}, at most {under_way(df)['loads'].max()} at once"
     )
-    same = {"xlim": (0, seconds)}
-    look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"} | same
-    charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, steps=True, **look)
+    look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
+    charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
     finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
-    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "roles": "cache"} | same
-    look |= {"note": f"a dot a read; n = {len(reads):,}", "logy": True}
+    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "logy": True}
+    look |= {"note": f"a dot a read; n = {len(reads):,}", "roles": "cache", "xlim": (0, seconds)}
     dots = reads[["began", "seconds"]].round(6)  # all that can be seen: they are kept beside the picture
     return charts.timeline(dots, "began", "seconds", title=finding, ax=bottom, **look)
 

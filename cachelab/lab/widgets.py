@@ -283,7 +283,7 @@ def break_the_server(
     return ipywidgets.VBox([which, ipywidgets.HBox([*buttons.values()]), told, picture])
 
 
-def stampede(readers: int = 40, load: float = 0.025, technique: str = "nothing") -> ipywidgets.VBox:
+def stampede(readers: int = 40, load: float = 0.02, technique: str = "nothing") -> ipywidgets.VBox:
     """Return readers, load time and technique above the loads at once of `cachelab.lab.stampede.simulate`, over two seconds.
 
     load: seconds, where its slider begins.
