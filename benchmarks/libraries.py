@@ -1,7 +1,7 @@
 """The same stampede, stale-set and outage runs for CacheAside and three well-known libraries, and the contract for all.
 
     make setup EXTRAS=benchmarks
-    .venv/bin/python benchmarks/libraries.py            about six minutes; writes charts/libraries.csv and .json
+    .venv/bin/python benchmarks/libraries.py            about six minutes; writes libraries.csv and .json beside this file
 
 Every library gets the guard that its documentation offers against a stampede, JSON instead of pickle where it lets us choose,
 and the same short time-outs (0.2 s) where it has a setting for them; CONFIGURATION below says which. Rows of the table:
@@ -28,7 +28,7 @@ import cachelab as cl
 from cachelab.lab import contract, figures
 from cachelab.lab import trial as trials
 
-FOLDER = Path(__file__).parent.parent / "charts"
+FOLDER = Path(__file__).parent
 READERS = 200
 ROUNDS = 20
 WORKERS = 20

@@ -1,6 +1,7 @@
 """Argument checks: each returns the value or raises one error that names the argument, its value and the rule."""
 
 import math
+from collections.abc import Iterable
 
 
 def whole(name: str, value: object, least: int) -> int:
@@ -74,4 +75,16 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     """
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+    return value
+
+
+def several(name: str, value: Iterable[str]) -> Iterable[str]:
+    """Return value unless it is a single text, which would be taken apart into letters.
+
+    >>> several("ids", "user-1")
+    Traceback (most recent call last):
+    TypeError: ids must be several texts, such as a list, not the single 'user-1'
+    """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be several texts, such as a list, not the single {value!r}")
     return value

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from cachelab import _check
 from cachelab.breaker import Breaker
 from cachelab.errors import InvalidationPending
-from cachelab.flights import Contact, Flight, Local
+from cachelab.flights import BUDGET, Contact, Flight, Local
 from cachelab.stats import Counts, Stats
 from cachelab.values import ALONE, BROKEN, FAILED, LEASE, LEASED, MISS, Mark, decode, from_json, milliseconds
 
@@ -85,7 +85,7 @@ class Cache:
         return self._counts.stats(self._breaker.state)
 
     def _get_many(self, ids: Iterable[str]) -> Generator:
-        keys, contact = {id: self._key(id) for id in _several(ids)}, Contact()
+        keys, contact = {id: self._key(id) for id in _check.several("ids", ids)}, Contact()
         yield from self._settle(contact, keys)
         found = (yield self._ask, contact, self._read_many, list(keys.values())) if keys else []
         values = dict.fromkeys(keys, FAILED) if found is FAILED else dict(zip(keys, map(decode, found), strict=True))
@@ -95,7 +95,7 @@ class Cache:
         return values | (yield from self._fetch(missing, contact)) if missing else values
 
     def _warm(self, ids: Iterable[str]) -> Generator:
-        known, ids = 0, iter(_several(ids))
+        known, ids = 0, iter(_check.several("ids", ids))
         size = BATCH if self._origin_many else self._at_once()  # loads one after another would outlast their leases
         while batch := list(islice(ids, size)):
             found = yield from self._get_many(batch)
@@ -134,19 +134,30 @@ class Cache:
 
     def _fetch(self, ids: list[str], contact: Contact) -> Generator:
         """Load each id once: lead the loads that nobody has begun, follow the others."""
-        here, until, values = self._here(), monotonic() + self._lease, {}
+        here, values = self._here(), {}
         while ids:
             mine, theirs = self._board(here, ids)
             if mine:
-                yield self._apart, self._lead(here, mine, contact, until)
+                yield self._apart, self._lead(here, mine, contact)
             for id, flight in (mine | theirs).items():
-                if not (yield self._wait, flight.done, max(0.0, until - monotonic())):  # a lease long is long enough
+                landed = yield from self._follow(flight)
+                if not landed:
                     self._forget(here, id, flight)
                     values |= _values((yield self._load, here, [[id]]))
                 elif id in mine or contact.started <= flight.good_for:
                     values |= _values({id: flight.outcome})
             ids = [id for id in ids if id not in values]
         return values
+
+    def _follow(self, flight: Flight) -> Generator:
+        """Wait for a flight to land, at most a lease from the time that its leader found or got one."""
+        until, patience = 0.0, monotonic() + self._lease + BUDGET
+        while until < patience:
+            until = patience
+            if (yield self._wait, flight.done, max(0.0, until - monotonic())):
+                return True
+            patience = max(until, flight.until + BUDGET)
+        return False
 
     def _board(self, here: Local, ids: Iterable[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
         """Return the flights of these ids that the caller must lead, and those that it may follow."""
@@ -157,13 +168,18 @@ class Cache:
         self._count("waits", len(theirs))
         return mine, theirs
 
-    def _lead(self, here: Local, flights: dict[str, Flight], contact: Contact, until: float) -> Generator:
+    def _lead(self, here: Local, flights: dict[str, Flight], contact: Contact) -> Generator:
         """Bring flights down: lease, load and store, or wait for the process that holds the lease."""
         tokens, pause = {id: f"{LEASE}{uuid.uuid4().hex}" for id in flights}, POLL[0]
+        until, holders = inf, None
         try:
             while tokens:
                 left, looked = contact.left, monotonic()
                 replies = yield self._ask, contact, self._take, tokens
+                if replies != holders:  # somebody has just taken a lease, perhaps we: patience begins anew
+                    until, holders = looked + self._lease, replies
+                    for id in tokens:
+                        flights[id].until = until
                 states = self._states(tokens, replies, late=looked >= until)
                 for id, state in states.items():
                     if isinstance(state, str):
@@ -281,12 +297,6 @@ class Cache:
         for id, (token, text, ttl_ms) in entries.items():
             pipeline.eval(STORE, 1, self._prefix + id, token, text, ttl_ms)
         return pipeline.execute(raise_on_error=False)
-
-
-def _several(ids: Iterable[str]) -> Iterable[str]:
-    if isinstance(ids, (str, bytes)):
-        raise TypeError(f"ids must be several ids, such as a list, not the single {ids!r}")
-    return ids
 
 
 def _values(outcomes: Mapping[str, str | Exception]) -> dict[str, Any]:

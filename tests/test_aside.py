@@ -159,7 +159,7 @@ def test_get_many_without_load_many_loads_each_and_a_failure_spoils_no_other(mak
 def test_get_many_of_nothing_is_nothing_and_of_a_str_an_error(make_cache, origin):
     cache = make_cache(origin.get)
     assert cache.get_many([]) == {}
-    with pytest.raises(TypeError, match="several ids"):
+    with pytest.raises(TypeError, match="several texts"):
         cache.get_many("ada")
 
 
@@ -227,6 +227,21 @@ def test_a_dead_holder_delays_others_by_its_lease_at_most(make_cache, client, or
     cache = make_cache(origin.get, lease=30)
     assert cache.get("ada") == "Ada"
     assert origin.loads == ["ada"] and client.get("ada") == '"Ada"'
+
+
+def test_after_a_dead_holder_s_lease_one_reader_of_all_loads(make_cache, client, origin, together):
+    first, second = make_cache(origin.get, lease=1.0), make_cache(origin.get, lease=1.0)
+    together(50, client.ping)
+    client.set("ada", "lease:of-a-process-that-died", px=1000)
+    slow = threading.Timer(
+        0.6, origin.go.set
+    )  # the load that follows outlasts what the readers had left of their patience
+    origin.hold()
+    threading.Thread(target=lambda: (origin.entered.wait(30), slow.start())).start()
+    caches = iter([first, second] * 50)
+    assert together(100, lambda: next(caches).get("ada")) == ["Ada"] * 100
+    slow.join()
+    assert origin.loads == ["ada"]
 
 
 def test_who_has_waited_a_lease_loads_and_does_not_store(make_cache, client, origin):

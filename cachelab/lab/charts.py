@@ -204,7 +204,9 @@ def bars(
         told = (f"{place} {written(value, units[y])}" for place, value in zip(rows[x], rows[y], strict=True))
         words.append(_prefix(group, by) + ", ".join(told))
     scale(ax, "y", df[y], units[y], False)
-    ax.set_xticks(range(len(places)), [textwrap.fill(written(place, ""), 14) for place in places])
+    ax.set_xticks(
+        range(len(places)), [textwrap.fill(written(place, ""), min(14, 60 // len(places))) for place in places]
+    )
     ax.grid(False, axis="x")
     ax.set(xlabel=xlabel or "", ylabel=ylabel or axis_label(y, units))
     lines = [(str(group), looks[group], None, None) for group in groups] if by else []

@@ -65,8 +65,12 @@ def scale(ax: Axes, which: str, values: pd.Series, unit: str, log: bool | None, 
     if unit != "%" and 1 < len(ticks) <= 8 and np.diff(places).min() > 0.07 * np.ptp(places):
         axis.set_major_locator(FixedLocator(np.sort(ticks)))
     elif log:
-        room = 200 if which == "y" or ax.bbox.width > 0.6 * ax.figure.bbox.width else 20  # labels beside one another
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,), numticks=12))
+        wide = ax.bbox.width > 0.6 * ax.figure.bbox.width
+        dense, loose = (
+            (200, 0) if which == "y" else (40, 5000) if wide else (20, 0)
+        )  # room for labels beside one another
+        subs = (1, 2, 5) if high < dense * low else (1, 3) if high < loose * low else (1,)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     else:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axis.set_minor_locator(NullLocator())
