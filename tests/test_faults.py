@@ -5,6 +5,7 @@ Each test has a naive control in the same run that visibly fails, or stands besi
 
 import json
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -160,6 +161,7 @@ REFUSALS = {
     "read only": (read_only, lambda url: url),
     "no permission": (no_permission, lambda url: url.replace(url.split("@")[0], "redis://reader:word")),
     "no such database": (lambda client: None, lambda url: url.split("/0")[0].rstrip("/") + "/99"),
+    "too few replicas": (lambda client: client.config_set("min-replicas-to-write", 1), lambda url: url),
     "too many clients": (lambda client: client.config_set("maxclients", 1), lambda url: url),
 }
 
@@ -176,6 +178,26 @@ def test_a_server_that_refuses_leaves_the_database_s_value(make_cache, caplog, r
         assert [cache.get("ada"), cache.get("nobody"), cache.get("ada")] == ["Ada", None, "Ada"]
         assert cache.stats.errors >= 1 and len(caplog.records) <= 1
         client.close()
+
+
+@pytest.mark.parametrize("port", ["silent", "black hole"])
+def test_a_port_that_never_answers_adds_half_a_second_at_most_and_then_nothing(make_cache, port):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = []
+        if port == "black hole":  # a full queue: further connections get no answer at all
+            for _ in range(8):
+                waiting.append(socket.socket())
+                waiting[-1].setblocking(False)
+                waiting[-1].connect_ex(listener.getsockname())
+        cache = make_cache(Table({"ada": "Ada"}).get, url=f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        took = []
+        for _ in range(10):
+            started = time.monotonic()
+            assert cache.get("ada") == "Ada"
+            took.append(time.monotonic() - started)
+        assert max(took) < 1.0 and min(took) < 0.1 and cache.stats.breaker == "open"
+        for sock in waiting:
+            sock.close()
 
 
 def test_replies_cut_after_any_number_of_bytes_give_the_right_value_now_and_next(make_cache, server, client):
