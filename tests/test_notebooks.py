@@ -360,7 +360,10 @@ def test_a_readme_without_markers_is_refused(series):
 def ran(request, tmp_path_factory):
     """A notebook run once at quick scale, its solutions tried, and the folder of its charts."""
     charts = tmp_path_factory.mktemp("charts")
-    return execute(request.param, charts=charts, solve=True), charts
+    try:
+        return execute(request.param, charts=charts, solve=True), charts
+    except NotebookError:  # a busy moment of a shared machine may upset a measurement once, a wrong claim fails again
+        return execute(request.param, charts=charts, solve=True), charts
 
 
 def test_it_runs_without_errors_and_without_warnings(ran):
