@@ -38,7 +38,7 @@ CONFIGURATION = {
     "CacheAside": "connect(), lease 10 s",
     "AsyncCacheAside": "connect_async(), lease 10 s",
     "dogpile.cache": "redis backend, get_or_create, distributed_lock, lock_timeout 10 s, socket timeouts 0.2 s, JSON",
-    "cashews": "@cache(lock=True, protected by default), suppress errors (default), socket_timeout 0.2 s, pool of 200",
+    "cashews": "@cache(lock=True, protected by default), suppress errors (default), socket_timeout 0.2 s, pool of 200, 1 s to wait for it",
     "aiocache": "@cached_stampede(lease=10), JsonSerializer, timeout 1 s",
 }
 
