@@ -5,6 +5,7 @@ Each test has a naive control in the same run that visibly fails, or stands besi
 
 import json
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -177,6 +178,23 @@ def test_a_server_that_refuses_leaves_the_database_s_value(make_cache, caplog, r
         cache = make_cache(table.get, url=changed(server.url))
         assert [cache.get("ada"), cache.get("nobody"), cache.get("ada")] == ["Ada", None, "Ada"]
         assert cache.stats.errors >= 1 and len(caplog.records) <= 1
+        client.close()
+
+
+def test_a_server_that_cannot_save_refuses_writes_and_every_read_is_served(make_cache):
+    with cl.Server(save="3600 1") as server:
+        client = redis.Redis.from_url(server.url)
+        client.set("cached", '"hit"')
+        shutil.rmtree(client.config_get("dir")["dir"])
+        client.bgsave()
+        until = time.monotonic() + 20
+        while client.info("persistence")["rdb_last_bgsave_status"] == "ok" and time.monotonic() < until:
+            time.sleep(0.01)
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            client.set("naive", 1)
+        cache = make_cache(Table({"ada": "Ada"}).get, url=server.url)
+        assert [cache.get("ada"), cache.get("cached"), cache.get("nobody")] == ["Ada", "hit", None]
+        assert cache.stats.hits == 1 and cache.stats.breaker == "closed"
         client.close()
 
 
