@@ -242,6 +242,15 @@ def test_a_role_looks_the_same_in_every_chart_and_two_lines_never_alike():
     assert assigned == looks.assign(names, None, looks.SPARE[0])
 
 
+def test_policies_differ_by_colour_and_are_told_apart_in_grey_by_marker_and_by_dash():
+    simulated = [charts.ROLES[name] for name in ("lru", "lfu", "random", "fifo", "belady")]
+    served = [charts.ROLES[f"allkeys-{name}"] for name in ("lru", "lfu", "random")]
+    served += [charts.ROLES[name] for name in ("volatile-ttl", "noeviction")]
+    for policies in (simulated, served):
+        assert len({look.color for look in policies}) == len({look.marker for look in policies}) == len(policies)
+    assert len({look.dash for look in served}) == len(served)
+
+
 def test_names_take_the_role_they_are_given():
     ax = charts.bars(SEEDED, "method", "p50", title="Found", roles={"gather": "miss"})
     assert ax.patches[1].get_facecolor()[:3] == pytest.approx((0xD5 / 255, 0x5E / 255, 0))
@@ -269,6 +278,12 @@ def test_a_timeline_keeps_to_the_limits_it_is_given_and_tells_the_highest_of_its
     ax = charts.timeline(df, "at", "loads", steps=True, xlim=(0, 5), ylim=(0, 40), title="Found")
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 5), (0, 40))
     assert ax.alt == "Found. Loads over time: highest 7 at 1."
+
+
+def test_a_timeline_of_shares_tells_the_lowest_as_well():
+    df = pd.DataFrame({"requests": [0, 1000, 2000], "hit_rate": [0.7, 0.3, 0.6]})
+    ax = charts.timeline(df, "requests", "hit_rate", steps=True, title="Found")
+    assert ax.alt == "Found. Hit rate over time: lowest 30 % at 1,000, highest 70 % at 0."
 
 
 def test_four_lines_get_a_legend_that_touches_nothing():

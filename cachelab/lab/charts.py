@@ -243,9 +243,13 @@ def timeline(
         lines.append(
             (str(group), replace(look, marker="") if steps else look, rows[x][:0], rows[y][:0])
         )  # for a legend
-        top = rows.loc[rows[y].idxmax()]
-        told = "" if steps else f"half at most {written(rows[y].median(), units[y])}, "
-        words.append(f"{_prefix(group, by)}{told}highest {written(top[y], units[y])} at {written(top[x], units[x])}")
+        half = "" if steps else f"half at most {written(rows[y].median(), units[y])}, "
+        ends = {"lowest": rows[y].argmin()} if units[y] == "%" else {}
+        told = (
+            f"{end} {written(rows[y].iloc[at], units[y])} at {written(rows[x].iloc[at], units[x])}"
+            for end, at in (ends | {"highest": rows[y].argmax()}).items()
+        )
+        words.append(f"{_prefix(group, by)}{half}{', '.join(told)}")
     scale(ax, "x", df[x], units[x], False)
     log = scale(ax, "y", df[y], units[y], logy)
     ax.set(xlim=xlim, ylim=ylim, xlabel=axis_label(x, units) if xlabel is None else xlabel)

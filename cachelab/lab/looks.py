@@ -33,6 +33,17 @@ ROLES: dict[str, Look] = {
     **dict.fromkeys(("bulk", "mset", "mget"), Look(BLACK, "p", DOTTED)),
     **dict.fromkeys(("dict", "memory"), Look(SKY, "h")),
     **dict.fromkeys(("model", "theory"), Look(BLACK, "", DASHED)),
+    **dict.fromkeys(("lru", "allkeys-lru", "volatile-lru"), Look(BLUE, "o")),
+    **dict.fromkeys(("lfu", "allkeys-lfu", "volatile-lfu"), Look(ORANGE, "s", DASHED)),
+    **dict.fromkeys(("random", "allkeys-random", "volatile-random"), Look(GREY, "X", DOTTED)),
+    "fifo": Look(SKY, "v", LONG),
+    "s3-fifo": Look(GREEN, "^", DASHDOT),
+    "sieve": Look(PURPLE, "D", DASHED),
+    "w-tinylfu": Look(RED, "P", DOTTED),
+    "arc": Look(GREY, "h", LONG),
+    "volatile-ttl": Look(PURPLE, "d", DASHDOT),
+    "noeviction": Look(RED, "p", LONG),
+    **dict.fromkeys(("belady", "the best possible"), Look(BLACK, "*")),
 }
 PLAIN = Look("#55667A", "o")
 HATCHES = {DASHED: "//", DOTTED: "..", DASHDOT: "\\\\", LONG: "--"}
