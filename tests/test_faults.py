@@ -198,6 +198,53 @@ def test_a_server_that_cannot_save_refuses_writes_and_every_read_is_served(make_
         client.close()
 
 
+def restart_slowly(server: cl.Server, client: redis.Redis) -> threading.Thread:
+    """Restart a server on what it has saved; return, while it still loads, the thread that waits until it has."""
+    client.mset({f"fill{n}": "x" * 1024 for n in range(1000)})  # at 5 ms a key; it answers LOADING after each
+    client.save()
+    restart = threading.Thread(target=server.restart)
+    restart.start()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            if client.info("persistence")["loading"]:
+                return restart
+        except redis.ConnectionError:
+            pass  # not up yet
+        time.sleep(0.001)
+    raise AssertionError("the server was not seen loading")
+
+
+def test_a_server_that_is_loading_its_data_set_adds_half_a_second_at_most_and_is_used_again(make_cache):
+    table = Table({"ada": "Ada", "bob": "new"})
+    slowly = {"key_load_delay": 5000, "loading_process_events_interval_bytes": 1024, "rdbcompression": False}
+    with cl.Server(save="3600 1000000", **slowly) as server:
+        client = redis.Redis.from_url(server.url, retry=None)
+        client.mset({"ada": '"cached"', "bob": '"old"'})
+        restart = restart_slowly(server, client)
+        cache = make_cache(table.get, url=server.url)
+        with pytest.raises(cl.InvalidationPending):
+            cache.invalidate("bob")
+        took = []
+        for id in ["ada", "bob", "nobody"] * 5:
+            started = time.monotonic()
+            assert cache.get(id) == table.rows.get(id)
+            took.append(time.monotonic() - started)
+        with pytest.raises(redis.exceptions.BusyLoadingError):
+            Naive(client, table.get).get("ada")  # still loading
+        assert max(took) < 1.0 and cache.stats.hits == 0
+        assert cache.stats.errors_by_kind["BusyLoadingError"] >= 1 and cache.stats.breaker == "open"
+
+        client.config_set("key-load-delay", 0)
+        restart.join()
+        until = time.monotonic() + 20
+        while cache.get("ada") != "cached" and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [cache.get("ada"), cache.get("bob")] == ["cached", "new"]
+        assert (client.get("bob"), cache.stats.breaker) == (b'"new"', "closed")
+        client.close()
+
+
 @pytest.mark.parametrize("port", ["silent", "black hole"])
 def test_a_port_that_never_answers_adds_half_a_second_at_most_and_then_nothing(make_cache, port):
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
