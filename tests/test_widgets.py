@@ -1,7 +1,6 @@
 """The panels do what their plain functions do."""
 
 import asyncio
-import random
 import threading
 import time
 
@@ -113,29 +112,6 @@ def test_the_sliders_offer_what_was_measured_and_what_was_not_and_redraw_in_word
     assert "measured: one by one 600 ms" in before
     trip_ms.value = 50.0
     assert picture.value != before and "measured:" not in picture.value and "trips of 50 ms" in picture.value
-
-
-def test_a_ttl_as_long_as_the_time_between_reads_hits_half_of_them():
-    assert widgets.ttl_hit_rate(read_rate=4, ttl=0.25) == 0.5 and widgets.ttl_hit_rate(4, 0) == 0
-    assert widgets.ttl_hit_rate(4, 25) == pytest.approx(0.99, abs=0.001)
-
-
-def test_stale_reads_are_none_without_changes_and_all_hits_when_the_row_never_stands_still():
-    assert widgets.ttl_stale_share(4, 0, ttl=10) == widgets.ttl_stale_share(4, 1, ttl=0) == 0
-    assert widgets.ttl_stale_share(4, 1e6, ttl=10) == pytest.approx(widgets.ttl_hit_rate(4, 10), rel=1e-4)
-    assert widgets.ttl_stale_share(1000, 0.001, ttl=10) == pytest.approx(0.005, rel=0.01)  # half of change_rate * ttl
-
-
-def test_the_model_of_a_ttl_agrees_with_its_simulation():
-    rng, reads, hits, stale = random.Random(7), 0, 0, 0
-    for _ in range(20_000):  # one life of a key: a miss, then hits until it expires
-        changed, at = rng.expovariate(0.5), rng.expovariate(5)
-        reads += 1
-        while at < 0.8:
-            reads, hits, stale = reads + 1, hits + 1, stale + (at > changed)
-            at += rng.expovariate(5)
-    assert hits / reads == pytest.approx(widgets.ttl_hit_rate(5, 0.8), abs=0.01)
-    assert stale / reads == pytest.approx(widgets.ttl_stale_share(5, 0.5, 0.8), abs=0.01)
 
 
 def test_the_ttl_panel_says_what_the_chosen_ttl_costs_and_follows_its_sliders():

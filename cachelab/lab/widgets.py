@@ -6,20 +6,24 @@ import html
 import io
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from math import ceil, expm1
+from math import ceil
 from time import perf_counter
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import redis
 from matplotlib.axes import Axes
+from PIL import Image
 
 from cachelab.aside import CacheAside
 from cachelab.errors import CachelabError
 from cachelab.lab import charts, outage
 from cachelab.lab.costs import read_costs
+from cachelab.lab.layout import Frame
 from cachelab.lab.looks import written
 from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
+from cachelab.lab.workload import ttl_hit_rate, ttl_stale_share, ttl_trade  # noqa: F401
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -28,10 +32,11 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
     draw: a function with one argument for each control, which returns Axes of `cachelab.lab.charts` from data that are
     already there (within 100 ms), and never asks Redis. The picture keeps its place and size, and carries its alt text.
     """
-    picture = ipywidgets.HTML()
+    picture, frame = ipywidgets.HTML(), Frame()
 
     def show(_=None) -> None:
-        picture.value = image(draw(**{name: control.value for name, control in controls.items()}))
+        values = {name: control.value for name, control in controls.items()}
+        picture.value = image(frame.draw(lambda: draw(**values)))
 
     for control in controls.values():
         control.continuous_update = False
@@ -44,8 +49,10 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
 
 def image(ax: Axes) -> str:
     """Return a chart as an HTML image with its alt text."""
-    png = io.BytesIO()
-    ax.figure.savefig(png, format="png", dpi=90)
+    png, canvas = io.BytesIO(), ax.figure.canvas
+    ax.figure.set_dpi(180)
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(png, "png", compress_level=1)
     data = base64.b64encode(png.getvalue()).decode()
     return f'<img width="800" alt="{html.escape(ax.alt)}" src="data:image/png;base64,{data}">'
 
@@ -165,38 +172,6 @@ def batch_and_round_trip(measured: pd.DataFrame, each: Mapping[str, float]) -> i
         batch=slider("batch of the pipeline", (1, 10, 50, 100, 1000, 10_000), ",", 100),
         trip_ms=slider("round trip (ms)", (*trips, 25.0, 50.0, 100.0), ".3g", trips[len(trips) // 2]),
     )
-
-
-def ttl_hit_rate(read_rate: float, ttl: float) -> float:
-    """Return the share of reads that hit a key read ``read_rate`` times a second and kept for ttl seconds.
-
-    Reads come at random moments (Poisson) and the expiry counts from the load, so each miss is
-    followed by read_rate * ttl hits on average.
-
-    >>> ttl_hit_rate(read_rate=5, ttl=0.6)
-    0.75
-    """
-    return read_rate * ttl / (1 + read_rate * ttl)
-
-
-def ttl_stale_share(read_rate: float, change_rate: float, ttl: float) -> float:
-    """Return the share of reads answered with a value that the row no longer has; nothing deletes the key.
-
-    Changes come at random moments too, so a copy of age a is stale with probability
-    1 - exp(-change_rate * a), and hits come at all ages up to ttl alike.
-
-    >>> round(ttl_stale_share(read_rate=5, change_rate=0.5, ttl=0.6), 3)
-    0.102
-    """
-    stale_seconds = ttl + expm1(-change_rate * ttl) / change_rate if change_rate else 0.0
-    return read_rate * stale_seconds / (1 + read_rate * ttl)
-
-
-def ttl_trade(read_rate: float, change_rate: float, ttls: Iterable[float]) -> pd.DataFrame:
-    """Return the tidy frame (ttl_seconds, answers, share, source): the share of reads that "hit", and that are "stale"."""
-    rows = [(ttl, "hit", ttl_hit_rate(read_rate, ttl)) for ttl in ttls]
-    rows += [(ttl, "stale", ttl_stale_share(read_rate, change_rate, ttl)) for ttl, *_ in rows]
-    return pd.DataFrame(rows, columns=["ttl_seconds", "answers", "share"]).assign(source="model")
 
 
 def ttl_and_staleness(read_rate: float = 5.0, change_rate: float = 0.5, ttl: float = 0.4) -> ipywidgets.VBox:

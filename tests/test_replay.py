@@ -1,0 +1,122 @@
+"""A trace replayed against real servers: counted alike by both sides, evicted from, paced by the clock."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import redis
+
+import cachelab as cl
+from cachelab.lab import policies, replay, workload
+
+
+def whole(df: pd.DataFrame) -> pd.DataFrame:
+    """The rows for all prefixes together."""
+    return df[df["prefix"] == "all"]
+
+
+def test_requests_see_what_one_client_would_see_that_waits_for_every_answer(server, client):
+    trace = np.array([0, 0, 1, 0, 2, 2, 1, 0])
+    df = replay.run(server.url, trace, value_bytes=10, windows=1)
+    one_by_one = [bool(client.set(f"one:{id}", "x" * 10, nx=True)) for id in trace.tolist()]  # set: it was a miss
+    assert df["hits"].tolist()[0] == len(trace) - sum(one_by_one) == 5
+    assert client.get("item:2") == "x" * 10 and client.ttl("item:2") == -1
+
+
+def test_application_and_server_count_the_same_in_every_window(server, client):
+    df = whole(replay.run(server.url, workload.zipf(2000, 100, 0.9), windows=8))
+    assert len(df) == 8 and (df["requests"] == 250).all()
+    assert (df["hits"] == df["server_hits"]).all() and (df["requests"] - df["hits"] == df["server_misses"]).all()
+    assert (df["hit_rate"] == df["hits"] / df["requests"]).all() and (df["evicted"] == 0).all()
+    assert df["keys"].iloc[-1] == 100 and df["seconds"].is_monotonic_increasing
+
+
+def test_prefixes_are_counted_apart_and_add_up(server, client):
+    trace = workload.with_scans(workload.zipf(400, 20), every=100, length=30)
+    df = replay.run(server.url, trace, 10, names=lambda id: f"scan:{id}" if id >= 20 else f"user:{id}", windows=4)
+    parts = df[df["prefix"] != "all"]
+    assert set(parts["prefix"]) == {"scan", "user"} and parts["keys"].isna().all()
+    assert parts.groupby("window")["hits"].sum().tolist() == whole(df)["hits"].tolist()
+    assert parts[parts["prefix"] == "scan"]["requests"].sum() == 120
+
+
+def test_values_have_their_sizes_and_their_time_to_live(server, client):
+    replay.run(server.url, np.array([0, 1]), np.array([5, 700]), ttl=30)
+    assert (client.strlen("item:0"), client.strlen("item:1")) == (5, 700) and 29_000 < client.pttl("item:1") <= 30_000
+
+
+def test_a_full_server_evicts_and_one_that_must_not_refuses_and_goes_on_serving_hits():
+    trace = workload.zipf(6000, 2000, 0.9)
+    df = whole(replay.side_by_side(["allkeys-lru", "noeviction", "volatile-ttl"], trace, keys=300))
+    late = df[df["window"] >= 10].groupby("policy")[["evicted", "refused", "hits", "keys"]].sum()
+    assert late.loc["allkeys-lru", "evicted"] > 500 and late.loc["allkeys-lru", "refused"] == 0
+    for policy in ("noeviction", "volatile-ttl"):  # the second has nothing with a time to live to evict
+        assert late.loc[policy, "refused"] > 500 and late.loc[policy, "evicted"] == 0 and late.loc[policy, "hits"] > 500
+    assert (late["keys"] / 10).between(270, 360).all()
+
+
+def test_with_a_time_to_live_volatile_policies_evict():
+    df = replay.side_by_side(["volatile-ttl"], workload.zipf(3000, 2000, 0.9), keys=300, ttl=600)
+    assert df["refused"].sum() == 0 < df["evicted"].sum()
+
+
+def test_room_for_more_keys_is_more_room():
+    few, many = replay.room_for(200), replay.room_for(1200)
+    assert 1000 * 1000 < many - few < 1500 * 1000
+
+
+def test_the_server_says_which_policies_it_offers(server):
+    known = {"noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-ttl"}
+    assert known <= set(replay.offered(server.url)) and cl.connect(server.url).config_get("maxmemory-policy")
+
+
+def test_by_the_clock_requests_go_out_when_they_are_due(server, client):
+    times = workload.arrivals(300, rate=300)
+    df = whole(replay.run(server.url, workload.zipf(300, 30), times=times, windows=3))
+    assert (df["seconds"] >= times[[99, 199, 299]]).all() and (df["late_seconds"] > 0).all()
+
+
+SLOW = 12.0  # seconds in which the server's LRU clock, which ticks once a second, can tell old keys from new ones
+
+
+def test_by_the_clock_lru_comes_close_to_exact_lru_as_a_fast_replay_does_not():
+    trace, half = workload.zipf(9600, 3000, 0.9), 4800
+    rate, held = {}, {}
+    for pace, times in (("fast", None), ("paced", workload.arrivals(len(trace), len(trace) / SLOW))):
+        df = whole(replay.side_by_side(["allkeys-lru", "allkeys-lfu"], trace, keys=500, samples=10, times=times))
+        late = df[df["window"] >= 10].groupby("policy")
+        rate |= {(pace, policy): value for policy, value in late["hit_rate"].mean().items()}
+        held |= {(pace, policy): value for policy, value in late["keys"].mean().items()}
+    exact = {
+        pace: policies.simulate("LRU", trace, round(held[pace, "allkeys-lru"]))[half:].mean()
+        for pace in ("fast", "paced")
+    }
+    assert abs(rate["paced", "allkeys-lru"] - exact["paced"]) < 0.03
+    assert rate["fast", "allkeys-lru"] < exact["fast"] - 0.03  # the control
+    assert rate["paced", "allkeys-lfu"] > rate["paced", "allkeys-lru"]
+
+
+def test_debians_redis_counts_and_evicts_alike():
+    if not (binary := shutil.which("redis-server")):
+        pytest.skip("needs a redis-server on the PATH: apt-get install redis-server")
+    with cl.Server(binary=binary, maxmemory="2mb", maxmemory_policy="allkeys-random") as server:
+        df = whole(replay.run(server.url, workload.zipf(5000, 3000, 0.9)))
+        assert (df["hits"] == df["server_hits"]).all() and df["evicted"].sum() > 100 and not df["refused"].sum()
+        assert "volatile-lfu" in replay.offered(server.url)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"trace": []}, {"trace": [[1]]}, {"times": [1.0]}, {"windows": 0}, {"ttl": 0}, {"ttl": "5"}, {"windows": 2.5}],
+)
+def test_bad_arguments_are_refused_before_anything_is_sent(server, client, arguments):
+    with pytest.raises((ValueError, TypeError), match="must be"):
+        replay.run(server.url, **{"trace": [1, 2]} | arguments)
+    assert client.dbsize() == 0
+
+
+def test_an_error_of_the_server_is_not_taken_for_a_miss(server, client):
+    client.lpush("item:1", "a list")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        replay.run(server.url, [1])
