@@ -80,17 +80,25 @@ def test_loads_under_way_are_counted_from_their_begin_to_their_end():
     assert stampede.under_way(df).values.tolist() == [[0, 0], [1, 1], [2, 2], [3, 1], [4, 0]]
 
 
+def test_loads_that_begin_close_together_belong_to_one_expiry_however_long_they_take():
+    near, far = 0.4 * stampede.TTL, 0.6 * stampede.TTL
+    begins = [0.0, near, 2 * near, 2 * near + far]
+    assert stampede.an_expiry(events(*[("load", at, 9.0) for at in begins], ("read", 5.0, 6.0))) == 2
+    assert stampede.an_expiry(events(("load", 1.0, 2.0))) == 1 and stampede.an_expiry(events(("read", 0.0, 1.0))) == 0
+
+
 def test_the_ladder_has_a_row_for_each_run():
     df = events(("load", 0.5, 3.0), ("load", 2.0, 4.0), *[("read", 0.1, 0.2)] * 10)
     table = stampede.ladder({"some": df}, seconds=30)
-    assert table.loc["some"].round(6).tolist() == [4, 2, 10, 1, 1, 0]
+    assert table.loc["some"].round(6).tolist() == [1, 4, 2, 10, 1, 1, 0]
 
 
 def test_a_run_is_charted_on_the_same_axes_whatever_it_holds():
     one, two = (events(*[("load", 0.1, 0.2)] * n, ("read", 0.1, 0.2)) for n in (1, 9))
     figures = [stampede.chart(df, seconds=2).figure for df in (one, two)]
+    assert "1 load an expiry, at most 1 at once" in figures[0].axes[0].alt
     same = [[(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes] for figure in figures]
-    assert same[0] == same[1] and "9 loads, at most 9 at once" in figures[1].axes[0].alt
+    assert same[0] == same[1] and "9 loads an expiry, at most 9 at once" in figures[1].axes[0].alt
 
 
 def loads(technique, **more):

@@ -101,24 +101,33 @@ def under_way(df: pd.DataFrame) -> pd.DataFrame:
     return changes.assign(loads=changes["loads"].cumsum())
 
 
+def an_expiry(df: pd.DataFrame) -> float:
+    """Return how many loads one expiry starts, on average; ``df`` is a frame of `run` or `simulate`.
+
+    A load that begins half a TTL or more after the one before it belongs to the next expiry.
+    """
+    began = df.loc[df["event"] == "load", "began"].sort_values()
+    return len(began) / (1 + int((began.diff() >= TTL / 2).sum()))
+
+
 def ladder(runs: Mapping[str, pd.DataFrame], seconds: float) -> pd.DataFrame:
-    """Return a row for each run: loads per minute, loads at once, reads, p50 and p99 in ms, the oldest answer in seconds."""
+    """Return a row for each run: loads an expiry, a minute, at once; reads; p50 and p99 in ms; oldest answer in seconds."""
     rows = {}
     for technique, df in runs.items():
         reads, loads, at_once = df[df["event"] == "read"], df[df["event"] == "load"], under_way(df)["loads"].max()
         times = 1000 * reads["seconds"].quantile([0.5, 0.99])
-        rows[technique] = (60 * len(loads) / seconds, at_once, len(reads), *times, reads["age"].max())
-    columns = ["loads per minute", "loads at once", "reads", "p50 ms", "p99 ms", "oldest answer s"]
+        counts = an_expiry(df), 60 * len(loads) / seconds, at_once, len(reads)
+        rows[technique] = (*counts, *times, reads["age"].max())
+    columns = ["loads an expiry", "loads per minute", "loads at once", "reads", "p50 ms", "p99 ms", "oldest answer s"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     """Draw a run: loads under way above, the time of each read below; the same axes for every run of ``seconds``."""
     (top, bottom), reads = charts.panels(2, name=name, sharex=True), df[df["event"] == "read"]
-    loads = len(df) - len(reads)
-    finding = (
-        f"{df['technique'].iloc[0]}: {loads} load{'s' * (loads != 1)}, at most {under_way(df)['loads'].max()} at once"
-    )
+    loads = f"{an_expiry(df):.1f}".removesuffix(".0")
+    loads += " load an expiry" if loads == "1" else " loads an expiry"
+    finding = f"{df['technique'].iloc[0]}: {loads}, at most {under_way(df)['loads'].max()} at once"
     look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
     charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
     finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
