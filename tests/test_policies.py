@@ -152,10 +152,12 @@ def test_one_pass_gives_the_hits_of_lru_at_every_capacity(trace):
         assert (distances <= capacity).tolist() == plain_lru(trace, capacity)
 
 
-def test_the_curve_of_a_long_trace_is_that_of_the_simulation():
+def test_hit_rates_are_those_of_the_simulations_with_the_beginning_left_out():
     trace = workload.shifting(20_000, 2000, every=3000)
-    rates = policies.lru_hit_rates(trace, [1, 10, 100, 1000])
-    assert rates.tolist() == [policies.simulate("LRU", trace, c).mean() for c in (1, 10, 100, 1000)]
+    df = policies.hit_rates(["LRU", "SIEVE"], trace, [1, 100, 1000], skip=500)
+    assert df["policy"].tolist() == ["LRU"] * 3 + ["SIEVE"] * 3 and df["capacity"].tolist() == [1, 100, 1000] * 2
+    seen = [policies.simulate(row.policy, trace, row.capacity)[500:].mean() for row in df.itertuples()]
+    assert df["hit_rate"].tolist() == seen and set(df["source"]) == {"simulated"}
 
 
 def test_chance_is_seeded():

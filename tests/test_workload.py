@@ -194,6 +194,13 @@ def test_keys_that_nobody_wants_take_no_room():
     assert workload.che([0.5, 0.5, 0, 0], 2) == 1.0
 
 
+def test_the_lines_of_a_chart_are_the_theories_values():
+    shares = workload.popularity(50, 1.0)
+    df = workload.hit_rate_lines(shares, [5, 10], ["FIFO", "LFU"])
+    expected = [line(shares, c) for line in (workload.che_random, workload.ideal_lfu) for c in (5, 10)]
+    assert df["hit_rate"].tolist() == expected and df["policy"].tolist() == ["FIFO", "FIFO", "LFU", "LFU"]
+
+
 @pytest.mark.parametrize("shares", [[], [0.5, 0.4], [1.5, -0.5], [[1.0]]])
 def test_shares_that_are_none_are_refused(shares):
     with pytest.raises(ValueError, match="popularity must be shares"):

@@ -13,6 +13,7 @@ import cachelab as cl
 from cachelab import _check
 
 BATCH = 100  # requests on the way at once: few, since the server counts what it has yet to read as used memory
+TICK = 0.01  # seconds that a request by the clock may be late, so that several go out together
 TIMEOUT = 10.0  # seconds to wait for a reply; not what is measured here
 OFFERED = "no such policy"  # a value that CONFIG SET refuses, naming those that it takes
 
@@ -63,7 +64,7 @@ def run(
         while done < end:
             until = min(end, done + BATCH)
             if due is not None:
-                time.sleep(max(0.0, start + due[done] - time.perf_counter()))
+                time.sleep(max(0.0, start + due[done] + TICK - time.perf_counter()))
                 now = time.perf_counter() - start
                 until = min(until, done + max(1, int(np.searchsorted(due[done:until], now, side="right"))))
                 late = max(late, now - due[done])

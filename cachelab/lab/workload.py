@@ -182,6 +182,19 @@ def ideal_lfu(popularity: np.ndarray, capacity: int) -> float:
     return float(np.sort(popularity)[::-1][: _check.whole("capacity", capacity, least=0)].sum())
 
 
+def hit_rate_lines(
+    popularity: np.ndarray, capacities: Iterable[int], names: Iterable[str] = ("LRU", "random", "LFU")
+) -> pd.DataFrame:
+    """Return the tidy frame (policy, capacity, hit_rate, source) of the theory of each policy: `che`, `che_random` (for FIFO
+    too), `ideal_lfu`. source is "model" in each row.
+    """
+    theories = {"LRU": che, "random": che_random, "FIFO": che_random, "LFU": ideal_lfu}
+    capacities = list(capacities)
+    rows = [(name, capacity, theories[_check.choice("name", name, tuple(theories))](popularity, capacity))
+            for name in names for capacity in capacities]  # fmt: skip
+    return pd.DataFrame(rows, columns=["policy", "capacity", "hit_rate"]).assign(source="model")
+
+
 def ttl_hit_rate(read_rate: float, ttl: float) -> float:
     """Return the share of reads that hit a key read ``read_rate`` times a second and kept for ttl seconds.
 
