@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import cachelab as cl
-from cachelab.lab import widgets
+from cachelab.lab import charts, layout, pictures, widgets
 
 
 @pytest.fixture
@@ -58,6 +58,56 @@ def test_a_bad_id_is_told_and_the_prompt_goes_on(users, client):
     field.value = "<b>&"
     button.click()
     assert "&lt;b&gt;&amp;" in answers.value and "<b>" not in answers.value and "id must be" not in answers.value
+
+
+# Pictures that are drawn again
+
+
+def line(title="Short", high=1.0, **look):
+    df = pd.DataFrame({"n": [0, 1], "seconds": [0, high]})
+    return charts.curve(df, "n", "seconds", title=title, **look)
+
+
+def spot(ax):
+    return tuple(ax.get_position().bounds)
+
+
+def words(ax):
+    return [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label, ax.title, ax._left_title]
+
+
+def test_a_frame_keeps_axes_and_title_in_place_where_a_chart_alone_would_move_them():
+    frame, long = layout.Frame(), "A title so long that it needs a second line above the chart, as titles often do"
+    alone = {spot(line()), spot(line(long))}
+    framed = [frame.draw(lambda title=title: line(title)) for title in ("Short", long, "Short")]
+    titles = [ax._left_title.get_window_extent() for ax in framed]
+    assert len(alone) == 2 and len({spot(ax) for ax in framed}) == 1
+    assert {title.x0 for title in titles} == {titles[0].x0} and {title.y0 for title in titles} == {titles[0].y0}
+
+
+@pytest.mark.parametrize("wide", [{"high": 123_456.0}, {"title": "three lines of it " * 9}], ids=["ticks", "title"])
+def test_a_frame_takes_the_room_that_a_chart_needs_and_keeps_it(wide):
+    frame = layout.Frame()
+    narrow, full, again = (frame.draw(lambda kind=kind: line(**kind)) for kind in ({}, wide, {}))
+    for text in words(full):
+        box = text.get_window_extent()
+        assert not text.get_text() or (0 <= box.x0 and 0 <= box.y0 and box.y1 <= full.figure.bbox.height)
+    assert spot(narrow) != spot(full) == spot(again)
+
+
+def test_a_frame_follows_the_size_of_a_figure():
+    frame = layout.Frame()
+    few, many = (pd.DataFrame({"place": list("abcdefghijkl")[:n], "seconds": [1.0] * n}) for n in (2, 12))
+    frame.draw(lambda: charts.ranking(few, "seconds", "place", title="Few"))
+    tall = frame.draw(lambda: charts.ranking(many, "seconds", "place", title="Many"))
+    assert spot(tall)[1] > 0 and all(text.get_window_extent().y0 > 0 for text in tall.get_yticklabels())
+
+
+def test_a_picture_has_its_size_before_it_is_decoded_and_carries_the_alt_text():
+    picture = pictures.Picture()
+    picture.show(lambda: line(alt="Up & up"))
+    assert 'width="810" height="450"' in picture.value and 'alt="Up &amp; up"' in picture.value
+    assert picture.children[0].value == picture.value
 
 
 EACH = {"one by one": 1e-5, "async gather": 7e-5, "pipeline": 1e-5, "MSET": 1e-6}
@@ -138,6 +188,21 @@ def test_the_stampede_panel_tells_the_loads_of_its_technique_and_draws_again():
     assert "lease, 40 readers" in picture.value != before
     readers.value, load.value = 200, 100.0
     assert "lease, 200 readers" in picture.value and "highest 1 at" in picture.value
+
+
+def test_the_hit_rates_of_a_policy_are_simulated_beside_its_theory_and_perfect_knowledge():
+    df = widgets.hit_rate_and_capacity("LRU", 0.9, share=0.1, keys=1000, requests=10_000)
+    shares, (_, capacity, rate, source) = workload.popularity(1000, 0.9), df.iloc[-1]
+    assert (capacity, source) == (100, "chosen") and rate == pytest.approx(workload.che(shares, 100), abs=0.03)
+    model = df[df["source"] == "model"].set_index(["policy", "capacity"])["hit_rate"]
+    assert model["LRU", 100] == workload.che(shares, 100) < model["ideal", 100] == workload.ideal_lfu(shares, 100)
+
+
+def test_the_capacity_panel_follows_policy_skew_and_room():
+    policy, skew, share, picture = widgets.how_big_a_cache(skew=0.9, share=0.1).children
+    assert "LRU, room for 10 % of 1,000 keys" in picture.value and "at skew 0.9" in picture.value
+    policy.value, skew.value, share.value = "SIEVE", 1.2, share.options[-1][1]
+    assert "SIEVE, room for 100 % of 1,000 keys" in picture.value and "at skew 1.2" in picture.value
 
 
 def guarded(url):

@@ -2,21 +2,25 @@
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
 from pandas.api.types import is_numeric_dtype
 
-from cachelab.lab.looks import HATCHES, Look, written
+from cachelab.lab.looks import Look, written
+
+RENDER_DPI = 135  # of a picture that is drawn again: sharp enough to be projected, and quickly drawn
 
 
 @dataclass
@@ -27,6 +31,80 @@ class Drawn:
     note: str = ""
     lines: Sequence[tuple[str, Look, np.ndarray, np.ndarray]] = ()
     inside: bool = False  # names stand beside their lines instead of at the lines' ends
+
+
+class Frame:
+    """Where axes and titles stand in a picture that is drawn again and again, so that nothing jumps.
+
+    The layout of the first chart is kept for the next ones. That makes them fast as well: to find a layout, everything is
+    measured several times. For a chart that does not fit in, the frame takes the room it needs, and keeps that.
+    """
+
+    def __init__(self) -> None:
+        self.shape: tuple = ()  # of the figure, for which all the rest was found
+        self.places: list[Bbox] = []  # of each axes, in shares of the figure
+        self.titles: dict[int, tuple[float, float]] = {}  # where each title may begin and end, in pixels
+        self.lines = 2  # that each title has
+        self.found = False
+
+    def draw(self, draw: Callable[[], Axes]) -> Axes:
+        """Return what ``draw()`` returns, rendered in this frame; it may be called three times."""
+        token = _FRAME.set(self)
+        try:
+            if self.found and self._holds(ax := draw()):
+                return ax
+            self.found = False
+            self._find(draw().figure)
+            _render((ax := draw()).figure)
+            return ax
+        finally:
+            _FRAME.reset(token)
+
+    def place(self, ax: Axes) -> None:
+        """Put axes, of which all data are drawn, where they belong."""
+        if (number := ax.figure.axes.index(ax)) < len(self.places):
+            ax.figure.set_layout_engine("none")
+            ax.set_position(self.places[number])
+            ax.get_xlim(), ax.get_ylim()  # limits that follow from the data are found only when asked for
+
+    def titled(self, text: Text, left: float, right: float) -> None:
+        """Give a title, which may reach from left to right, as many lines as every title in this frame."""
+        lines = 1 + text.get_text().count("\n")
+        if not self.found:
+            self.titles[text.figure.axes.index(text.axes)] = left, right
+            self.lines = max(self.lines, lines)
+        text.set_text("\n" * (self.lines - lines) + text.get_text())
+
+    def _holds(self, ax: Axes) -> bool:
+        """Render a figure and return whether it has this frame's shape and all ink inside."""
+        figure = ax.figure
+        if self.shape != _shape(figure):
+            return False
+        ink = _render(figure)
+        edges = (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:])
+        names = (ax.yaxis.label.get_window_extent() for ax in figure.axes)
+        return all((edge == 255).all() for edge in edges) and all(name.x0 >= 0 for name in names)
+
+    def _find(self, figure: Figure) -> None:
+        """Take the places that a layout has found, and where the frame has held others, the room that both leave free."""
+        figure.draw_without_rendering()
+        places = [ax.get_position() for ax in figure.axes]
+        if self.shape == _shape(figure):
+            places = [Bbox.intersection(*both) for both in zip(self.places, places, strict=True)]
+        self.shape, self.places, self.found = _shape(figure), places, True
+
+
+_FRAME: ContextVar[Frame | None] = ContextVar("frame", default=None)
+
+
+def _render(figure: Figure) -> np.ndarray:
+    figure.set_dpi(RENDER_DPI)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())
+
+
+def _shape(figure: Figure) -> tuple:
+    return len(figure.axes), *figure.get_size_inches()
 
 
 def rows_of(ax: Axes, names: Iterable, per_row: float) -> None:
@@ -81,7 +159,9 @@ def scale(ax: Axes, which: str, values: pd.Series, unit: str, log: bool | None, 
 
 def finish(ax: Axes, title: str, note: str, done: Drawn) -> None:
     """Write title and small print; name the lines at their ends, beside them, or where there is no room in a legend above."""
-    figure, lines, pad = ax.figure, done.lines, 14
+    figure, lines, pad, frame = ax.figure, done.lines, 14, _FRAME.get()
+    if frame and frame.found:
+        frame.place(ax)
     if note:
         before = " ".join(figure.get_supxlabel().split())  # what another panel said
         notes = dict.fromkeys(part for said in (before, note) for part in said.split("; ") if part)
@@ -112,19 +192,27 @@ def _fit_values(ax: Axes, values: Sequence[Annotation]) -> None:
 
 def _title(ax: Axes, title: str, pad: float) -> None:
     """Write the title above the chart and the names at its sides, in as few lines as fit, of about the same length."""
-    text = ax.set_title("", pad=pad)
-    ax.figure.draw_without_rendering()
-    box, dpi = ax.get_tightbbox(), ax.figure.dpi
+    text, figure, frame = ax.set_title("", pad=pad), ax.figure, _FRAME.get()
+    laid_out = frame and frame.found
+    if laid_out:
+        left, right = frame.titles[figure.axes.index(ax)]
+    else:
+        figure.draw_without_rendering()
+        left, right = ax.get_tightbbox().intervalx
     text.set_transform(
-        text.get_transform() + ScaledTranslation((box.x0 - ax.bbox.x0) / dpi, 0, ax.figure.dpi_scale_trans)
+        text.get_transform() + ScaledTranslation((left - ax.bbox.x0) / figure.dpi, 0, figure.dpi_scale_trans)
     )
-    fitting = []
-    for lines in dict.fromkeys(textwrap.fill(title, chars) for chars in range(12, max(12, len(title)) + 1)):
+    ways = dict.fromkeys(textwrap.fill(title, chars) for chars in range(12, max(12, len(title)) + 1))
+    for lines in sorted(ways, key=lambda lines: lines.count("\n")):
         text.set_text(lines)
-        if text.get_window_extent().width <= box.width:
-            fitting.append(lines)
-    text.set_text(min(fitting, key=lambda lines: lines.count("\n"), default=textwrap.fill(title, 12)))
-    ax.figure.draw_without_rendering()
+        if text.get_window_extent().width <= right - left:
+            break
+    else:
+        text.set_text(textwrap.fill(title, 12))
+    if frame:
+        frame.titled(text, left, right)
+    if not laid_out:
+        figure.draw_without_rendering()
 
 
 def _name_at_end(ax: Axes, lines: Sequence[tuple]) -> None:
@@ -181,9 +269,9 @@ def _name(ax: Axes, name: str, look: Look, spot: tuple, offset: tuple, **how: st
 def _legend(ax: Axes, lines: Sequence[tuple]) -> float:
     """Put a legend between title and axes, in as few rows as fit; return its height in points."""
     handles = [
-        Patch(facecolor=look.color, hatch=HATCHES.get(look.dash), edgecolor="white", linewidth=0, label=name)
+        Patch(**look.hatched, label=name)
         if x is None
-        else Line2D([], [], color=look.color, linestyle=look.dash, marker=look.marker, label=name)
+        else Line2D([], [], **look.stroke, **(look.mark if look.hollow else {}), marker=look.marker, label=name)
         for name, look, x, _ in lines
     ]
     for columns in range(len(lines), 0, -1):

@@ -1,29 +1,34 @@
 """Panels to play with: sliders above a picture, on the same plain functions that the charts before them used."""
 
 import asyncio
-import base64
+import functools
 import html
-import io
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import ceil
 from time import perf_counter
 
 import ipywidgets
-import numpy as np
 import pandas as pd
 import redis
 from matplotlib.axes import Axes
-from PIL import Image
 
 from cachelab.aside import CacheAside
 from cachelab.errors import CachelabError
 from cachelab.lab import charts, outage
 from cachelab.lab.costs import read_costs
-from cachelab.lab.layout import Frame
 from cachelab.lab.looks import written
+from cachelab.lab.pictures import Picture, Told
+from cachelab.lab.policies import POLICIES, hit_rates
 from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
-from cachelab.lab.workload import ttl_hit_rate, ttl_stale_share, ttl_trade  # noqa: F401
+from cachelab.lab.workload import (  # noqa: F401
+    hit_rate_lines,
+    popularity,
+    ttl_hit_rate,
+    ttl_stale_share,
+    ttl_trade,
+    zipf,
+)
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -32,11 +37,11 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
     draw: a function with one argument for each control, which returns Axes of `cachelab.lab.charts` from data that are
     already there (within 100 ms), and never asks Redis. The picture keeps its place and size, and carries its alt text.
     """
-    picture, frame = ipywidgets.HTML(), Frame()
+    picture = Picture()
 
     def show(_=None) -> None:
         values = {name: control.value for name, control in controls.items()}
-        picture.value = image(frame.draw(lambda: draw(**values)))
+        picture.show(lambda: draw(**values))
 
     for control in controls.values():
         control.continuous_update = False
@@ -45,16 +50,6 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
         control.observe(show, "value")
     show()
     return ipywidgets.VBox([*controls.values(), picture])
-
-
-def image(ax: Axes) -> str:
-    """Return a chart as an HTML image with its alt text."""
-    png, canvas = io.BytesIO(), ax.figure.canvas
-    ax.figure.set_dpi(180)
-    canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(png, "png", compress_level=1)
-    data = base64.b64encode(png.getvalue()).decode()
-    return f'<img width="800" alt="{html.escape(ax.alt)}" src="data:image/png;base64,{data}">'
 
 
 def ask(cache: CacheAside, client: redis.Redis, id: str, prefix: str = "") -> dict[str, str | float | None]:
@@ -80,7 +75,7 @@ def ask_a_user(
 ) -> ipywidgets.VBox:
     """Return a prompt for ids: Enter or the button asks the cache through `ask`; the last answers stand below, newest first."""
     field = ipywidgets.Text(value=id, description="User id")
-    button, answers, seen = ipywidgets.Button(description="Ask"), ipywidgets.HTML(), []
+    button, answers, seen = ipywidgets.Button(description="Ask"), Told(), []
 
     def press(*_) -> None:
         button.disabled, button.description = True, "asking …"
@@ -212,13 +207,13 @@ def break_the_server(
     which = ipywidgets.Dropdown(options=list(applications), description="application")
     names = ("start", "kill", "restart", "freeze", "thaw", "stop")
     buttons = {name: ipywidgets.Button(description=name, layout={"width": "6em"}) for name in names}
-    picture, told = ipywidgets.HTML(), ipywidgets.HTML()
+    picture, told = Picture(), Told()
     live: list[outage.Live] = []
     drawing: set[asyncio.Task] = set()  # the loop itself keeps no strong reference
 
     def show() -> None:
         if live and not (reads := live[0].recent()).empty:
-            picture.value = image(outage.recent_chart(reads))
+            picture.show(lambda: outage.recent_chart(reads))
 
     async def show_on() -> None:
         for _ in range(round(2 * seconds)):
@@ -269,8 +264,9 @@ def stampede(readers: int = 40, load: float = 0.02, technique: str = "nothing") 
         loads, slowest = (df["event"] == "load").sum(), df.loc[df["event"] == "read", "seconds"].max()
         title = f"{technique}, {readers} readers: {30 * loads:,} loads a minute, slowest read {written(slowest, 's')}"
         look = {"steps": True, "roles": "database", "ylabel": "loads at once", "xlabel": "seconds since the start"}
+        look |= {"xlim": (0, 2), "ylim": (0, readers)}  # the same for each technique
         note = f"simulated; the value lives {written(TTL, 's')}, the database does {CONNECTIONS} loads at once"
-        return charts.timeline(under_way(df), "at", "loads", title=title, note=note, xlim=(0, 2), **look)
+        return charts.timeline(under_way(df), "at", "loads", title=title, note=note, **look)
 
     log = {"base": 10, "min": 0, "max": 2.7, "step": 0.05, "readout_format": ".0f"}
     return panel(
@@ -279,6 +275,60 @@ def stampede(readers: int = 40, load: float = 0.02, technique: str = "nothing") 
         readers=ipywidgets.IntSlider(readers, min=4, max=200, step=4, description="readers"),
         load_ms=ipywidgets.FloatLogSlider(1000 * load, description="a load (ms)", **log),
     )
+
+
+def hit_rate_and_capacity(policy: str, skew: float, share: float, keys: int, requests: int) -> pd.DataFrame:
+    """Return the tidy frame (policy, capacity, hit_rate, source) behind `how_big_a_cache`.
+
+    Rows: the theory of the policy where it has one and that of perfect knowledge ("ideal"), simulations of ``requests``, and
+    the room for ``share`` of the ``keys``, simulated too (policy "here", source "chosen").
+    """
+    chosen, seen = max(1, round(share * keys)), _capacities(keys)[::4]
+    df = pd.concat([_theory(policy, skew, keys), _simulated(policy, skew, (*seen, chosen), keys, requests)])
+    return df.assign(policy=[*df["policy"][:-1], "here"], source=[*df["source"][:-1], "chosen"])
+
+
+def how_big_a_cache(
+    skew: float = 0.9, share: float = 0.1, policy: str = "LRU", keys: int = 1000, requests: int = 10_000
+) -> ipywidgets.VBox:
+    """Return policy, skew and capacity above the hit rates of `hit_rate_and_capacity`; the room is a share of the keys."""
+
+    def draw(policy: str, skew: float, share: float) -> Axes:
+        df = hit_rate_and_capacity(policy, skew, share, keys, requests)
+        rate = df.loc[df["source"] == "chosen", "hit_rate"].iloc[0]
+        title = (
+            f"{policy}, room for {written(share, '%')} of {keys:,} keys: {written(rate, '%')} hits at skew {skew:.1f}"
+        )
+        look = {"roles": {policy: policy.lower(), "ideal": "model", "here": "hit"}, "xlabel": "keys held", "logx": True}
+        note = f"points: {requests:,} requests simulated, the second half counted; lines: theory, and perfect knowledge"
+        return charts.curve(df, "capacity", "hit_rate", "policy", title=title, note=note, **look)
+
+    shares = [capacity / keys for capacity in _capacities(keys)]
+    nearest = min(shares, key=lambda one: abs(one - share))
+    return panel(
+        draw,
+        policy=ipywidgets.Dropdown(options=list(POLICIES), value=policy, description="policy"),
+        skew=ipywidgets.FloatSlider(skew, min=0, max=1.4, step=0.1, description="skew", readout_format=".1f"),
+        share=ipywidgets.SelectionSlider(
+            options=[(written(one, "%"), one) for one in shares], value=nearest, description="room, of all keys"
+        ),
+    )
+
+
+def _capacities(keys: int) -> list[int]:
+    """Return numbers of keys from a hundredth of them to all, evenly spaced on a logarithmic axis."""
+    return sorted({max(1, round(keys * 10 ** (-n / 8))) for n in range(17)})
+
+
+@functools.cache
+def _theory(policy: str, skew: float, keys: int) -> pd.DataFrame:
+    known = [policy] * (policy in ("LRU", "random", "FIFO"))
+    return hit_rate_lines(popularity(keys, skew), _capacities(keys), ["LFU", *known]).replace("LFU", "ideal")
+
+
+@functools.cache
+def _simulated(policy: str, skew: float, capacities: tuple[int, ...], keys: int, requests: int) -> pd.DataFrame:
+    return hit_rates([policy], zipf(requests, keys, skew), capacities, skip=requests // 2)
 
 
 def _table(rows: list[dict]) -> str:
