@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import cachelab as cl
-from cachelab.lab import charts, layout, pictures, widgets
+from cachelab.lab import charts, layout, pictures, widgets, workload
 
 
 @pytest.fixture
