@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import inspect
+import os
 import shutil
 import signal
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import redis
 import redis.asyncio
@@ -176,15 +178,37 @@ def charts(args: argparse.Namespace) -> int:
     charts/local/, which git ignores, those of full scale to charts/: each as
     SVG, PNG and CSV. Exit status 1 if a notebook failed.
 
+    --redraw runs nothing: it draws the figures of a folder again from the data
+    beside them. Exit status 1 if a file is not what it was: the picture that
+    stood there was not that of its data.
+
     examples:
       python -m cachelab charts
       python -m cachelab charts --scale full --only 01 05
+      python -m cachelab charts --redraw
+      python -m cachelab charts --redraw charts/local
     """
     from cachelab.lab import notebooks
 
+    if args.redraw:
+        if args.only or args.write:
+            raise ValueError("--redraw runs no notebook: leave out --only and --write")
+        return _redraw(Path(os.path.relpath(notebooks.SCALES["full"])) if args.redraw is True else args.redraw)
     found = {path.name[:2]: path for path in notebooks.found()}
     only = [_check.choice("only", number, tuple(found)) for number in args.only or found]
     return int(bool(notebooks.run_all([found[number] for number in only], args.scale, write_outputs=args.write)))
+
+
+def _redraw(folder: Path) -> int:
+    from cachelab.lab import charts
+
+    before = {file: file.read_bytes() for end in ("svg", "png") for file in folder.glob(f"*.{end}")}
+    drawn = charts.redraw(folder)
+    files = sorted(file for svg in drawn for file in (svg, svg.with_suffix(".png")))
+    changed = [file.name for file in files if file.read_bytes() != before.get(file)]
+    named = f": {', '.join(changed)}" if changed else ""
+    print(f"Figures drawn again: {len(drawn)}. Files changed: {len(changed)}{named}.")
+    return int(bool(changed))
 
 
 def _converse(cache: cl.CacheAside, client: redis.Redis, ids: list[str], hits: list[bool]) -> None:
@@ -303,6 +327,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--scale", choices=("quick", "full"), default="quick", help="how much to measure (default: %(default)s)")
     option("--only", nargs="+", metavar="NN", help="the numbers of the notebooks to run (default: all)")
     option("--write", action="store_true", help="save the outputs into the notebooks, as before a commit")
+    option(
+        "--redraw", nargs="?", type=Path, const=True, metavar="FOLDER",
+        help="draw the figures of FOLDER (default: charts) again from their data",
+    )  # fmt: skip
     return parser
 
 

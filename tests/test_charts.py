@@ -5,20 +5,24 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import matplotlib
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.text import Text
 from nbconvert import HTMLExporter
 
 import cachelab
-from cachelab.lab import charts, figures, looks
+from cachelab.lab import charts, figures, looks, notebooks
 
+COMMITTED = notebooks.SCALES["full"]
 RANDOM = np.random.default_rng(0)
 READS = pd.DataFrame(
     {
@@ -103,7 +107,7 @@ def test_each_kind_draws_in_the_axes_it_is_given(kind):
     assert ax.has_data() and not other.has_data()
 
 
-def test_redrawing_in_a_fresh_process_gives_the_same_bytes(tmp_path, monkeypatch):
+def test_redrawing_in_a_fresh_process_with_other_settings_gives_the_same_bytes(tmp_path, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
     for kind in KINDS:
         draw(kind, name=kind)
@@ -114,9 +118,71 @@ def test_redrawing_in_a_fresh_process_gives_the_same_bytes(tmp_path, monkeypatch
     for file in first:
         file.unlink()
     code = "import sys; from cachelab.lab import charts; charts.redraw(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
+    own = tmp_path_factory.mktemp("settings")  # without a list of fonts as well: it is made anew
+    (own / "matplotlibrc").write_text("font.family: serif\nsvg.fonttype: none\nsvg.hashsalt: odd\n", encoding="utf-8")
+    other = {"MPLCONFIGDIR": str(own), "MPLBACKEND": "svg", "TZ": "Asia/Kolkata", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=os.environ | other)
     assert {file: file.read_bytes() for file in tmp_path.glob("*.svg")} == first
     assert not any(b"<dc:date>" in svg for svg in first.values())
+
+
+def test_the_fonts_are_those_that_matplotlib_brings_whatever_else_is_installed():
+    with figures.house_style():
+        for weight in ("normal", "bold"):
+            assert findfont(FontProperties(weight=weight)).startswith(matplotlib.get_data_path())
+
+
+def test_every_committed_figure_comes_back_from_its_data_byte_for_byte(tmp_path):
+    for end in ("json", "csv"):
+        for file in COMMITTED.glob(f"*.{end}"):
+            shutil.copy(file, tmp_path)
+    drawn = charts.redraw(tmp_path)
+    assert [svg.name for svg in drawn] == sorted(svg.name for svg in COMMITTED.glob("*.svg"))
+    assert [svg.name for svg in drawn if svg.read_bytes() != (COMMITTED / svg.name).read_bytes()] == []
+
+
+BROKEN = {
+    "05_two-1.csv": (None, "missing"),
+    "05_two.json": (None, "missing"),
+    "05_two-2.csv": (lambda text: text[: len(text) // 2], "malformed .*(rows|columns)"),
+    "05_two-2.csv ": (lambda text: text.replace("variant", "way"), "malformed .*columns"),
+    "05_two-2.csv  ": (lambda text: text.replace("0.1,", "fast,"), "malformed .*fast"),
+    "05_two.json ": (lambda text: text[:-9], "malformed"),
+    "05_two.json  ": (lambda text: text.replace('"rows"', '"lines"'), "malformed .*no 'rows'"),
+    "05_two.json   ": (lambda text: text.replace('"bars"', '"pie"'), "malformed .*no 'pie'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_figure_that_is_kept_by_halves_is_named_with_the_way_out(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
+    top, bottom = charts.panels(2, name="05_two")
+    draw("ecdf", ax=top)
+    df = pd.DataFrame({"variant": ["a", "b"], "seconds": [0.1, 0.2], "n": 1})
+    charts.bars(df, "variant", "seconds", title="Found", ax=bottom)
+    file, (damage, said) = tmp_path / name.strip(), BROKEN[name]
+    text = file.read_text()
+    file.unlink() if damage is None else file.write_text(damage(text))
+    with pytest.raises(figures.FigureError, match=rf"{file.name} is {said}.*git restore {file}.*charts --only 05"):
+        charts.redraw(tmp_path)
+
+
+def test_nothing_is_drawn_while_one_figure_is_broken(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
+    draw("bars", name="05_found")
+    draw("ecdf", name="06_found")
+    (tmp_path / "06_found.csv").unlink()
+    (tmp_path / "05_found.svg").unlink()
+    with pytest.raises(figures.FigureError):
+        charts.redraw(tmp_path)
+    assert not (tmp_path / "05_found.svg").exists()
+
+
+def test_a_folder_without_figures_is_named(tmp_path):
+    with pytest.raises(figures.FigureError, match="holds no figures"):
+        charts.redraw(tmp_path)
+    with pytest.raises(figures.FigureError, match="nowhere is no folder"):
+        charts.redraw(tmp_path / "nowhere")
 
 
 def test_other_data_give_other_bytes(tmp_path, monkeypatch):
@@ -302,8 +368,6 @@ def test_values_on_crowded_bars_do_not_touch():
 
 
 def test_the_style_of_the_surroundings_changes_nothing(tmp_path, monkeypatch):
-    import matplotlib
-
     monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
     draw("curve", name="plain")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9}):
@@ -331,8 +395,6 @@ def test_the_shared_client_is_asked_if_there_is_one(client):
 
 def test_the_style_file_keeps_letters_and_lines_large_enough_for_the_back_row():
     with figures.house_style():
-        import matplotlib
-
         sizes = [
             matplotlib.rcParams[key] for key in ("font.size", "axes.labelsize", "xtick.labelsize", "legend.fontsize")
         ]

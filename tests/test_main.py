@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+import pandas as pd
 import pexpect
 import pytest
 
@@ -205,6 +206,30 @@ def test_charts_runs_the_notebooks_that_are_named_and_fails_with_them(monkeypatc
     assert ran == [(paths[1:], "full", {"write_outputs": False}), (paths, "quick", {"write_outputs": True})]
 
 
+def test_redraw_tells_what_was_drawn_and_which_files_changed(tmp_path, monkeypatch, capsys):
+    from cachelab.lab import charts
+
+    monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
+    for name in ("01_one", "01_two"):
+        charts.bars(pd.DataFrame({"name": ["a"], "loads": [1]}), "name", "loads", title="Found", name=name)
+    assert main(["charts", "--redraw", str(tmp_path)]) == 0
+    (tmp_path / "01_two.svg").write_text("another picture")
+    assert main(["charts", "--redraw", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "Figures drawn again: 2. Files changed: 0.",
+        "Figures drawn again: 2. Files changed: 1: 01_two.svg.",
+    ]
+
+
+def test_redraw_draws_the_committed_figures_unless_a_folder_is_named(monkeypatch, tmp_path):
+    from cachelab.lab import charts, notebooks
+
+    drawn = []
+    monkeypatch.setattr(charts, "redraw", lambda folder: drawn.append(folder.resolve()) or [])
+    assert main(["charts", "--redraw"]) == main(["charts", "--redraw", str(tmp_path)]) == 0
+    assert drawn == [notebooks.SCALES["full"], tmp_path]
+
+
 BAD = {
     "ask --users -1": "count must be at least 0, not -1",
     "ask --warm -1": "warm must be at least 0, not -1",
@@ -214,6 +239,8 @@ BAD = {
     "seed --method magic": "method must be one of",
     "serve --policy magic": "argument(s) must be one of",
     "charts --only 99": "only must be one of",
+    "charts --redraw nowhere": "nowhere is no folder",
+    "charts --redraw --only 05": "leave out --only and --write",
 }
 
 

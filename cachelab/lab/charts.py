@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 
 from cachelab.lab.figures import environment, house_style, keep, panels, redraw
 from cachelab.lab.layout import Drawn, finish, is_log, rows_of, scale
-from cachelab.lab.looks import BLACK, HATCHES, PLAIN, ROLES, SPARE, UNITS, Names, assign, axis_label, unit_of, written
+from cachelab.lab.looks import BLACK, PLAIN, ROLES, SPARE, UNITS, Names, assign, axis_label, unit_of, written
 
 __all__ = ["ROLES", "UNITS", "bars", "curve", "ecdf", "environment", "panels", "ranking", "redraw", "strip", "timeline"]
 
@@ -72,7 +72,7 @@ def ecdf(
     for group, rows in groups.items():
         look, steps = looks[group], np.linspace(0, 1, min(len(rows), 1000) + 1)
         values, share = np.repeat(np.quantile(rows[x], steps[1:], method="inverted_cdf"), 2), np.repeat(steps, 2)[1:-1]
-        ax.plot(values, share, color=look.color, linestyle=look.dash, clip_on=False)
+        ax.plot(values, share, **look.stroke, clip_on=False)
         lines.append((str(group), replace(look, marker=""), values, share))
         half, most = (written(q, units[x]) for q in np.quantile(rows[x], [0.5, 0.99], method="inverted_cdf"))
         words.append(f"{_prefix(group, by)}half take at most {half}, 99 % at most {most}")
@@ -96,11 +96,11 @@ def strip(
     rows_of(ax, list(groups), per_row=0.85)
     for row, (group, rows) in enumerate(groups.items()):
         look, middle = looks[group], float(rows[x].median())
-        size, ink = (60, 0.6) if len(rows) <= 200 else (22, 0.35)
+        size, alpha = (60, 0.6) if len(rows) <= 200 else (22, 0.35)
         height = row + shake.uniform(-0.18, 0.18, len(rows))
         crowd = len(rows) > 2000  # as a picture: thousands of circles make a file that no browser likes
-        dots = {"s": size, "color": look.color, "marker": look.marker, "alpha": ink, "linewidths": 0}
-        ax.scatter(rows[x], height, clip_on=False, rasterized=crowd, **dots)
+        ink = {"facecolor": "none", "edgecolor": look.color} if look.hollow else {"color": look.color, "linewidths": 0}
+        ax.scatter(rows[x], height, size, marker=look.marker, alpha=alpha, clip_on=False, rasterized=crowd, **ink)
         ax.plot([middle, middle], [row - 0.28, row + 0.28], color=BLACK, linewidth=3.5, solid_capstyle="butt", zorder=4)
         ax.annotate(written(middle, units[x]), (middle, row - 0.3), (0, 1), textcoords="offset points", **_MEDIAN)
         words.append(f"{group}: median {written(middle, units[x])}, from {_range(rows[x], units[x])}")
@@ -128,9 +128,16 @@ def ranking(
     for row, value in enumerate(df[x]):
         look, (near, far) = looks[df[y].iloc[row]], (ends.iloc[row].min(), ends.iloc[row].max())
         if log:
-            ax.plot(value, row, look.marker, color=look.color, markersize=14, clip_on=False)
+            ax.plot(
+                value,
+                row,
+                look.marker,
+                markersize=14,
+                clip_on=False,
+                **(look.mark if look.hollow else {"color": look.color}),
+            )
         else:
-            ax.barh(row, value, 0.6, color=look.color)
+            ax.barh(row, value, 0.6, **look.fill)
         if low or high:
             ax.errorbar(value, row, xerr=[[value - near], [far - value]], zorder=1.8 if log else 3, **_WHISKER)
         ax.annotate(written(value, units[x]), (far, row), (14 if log else 8, 0), textcoords="offset points", **_BESIDE)
@@ -162,9 +169,9 @@ def curve(
         seen, theory = rows[~is_model].sort_values(x), rows[is_model].sort_values(x)
         middle = seen.groupby(x)[y].median()
         line = theory.set_index(x)[y] if len(theory) else middle
-        ax.plot(line.index, line, color=look.color, linestyle=look.dash, clip_on=False)
+        ax.plot(line.index, line, **look.stroke, clip_on=False)
         if len(seen):  # an empty line that is not clipped has no place, and the layout gives up
-            ax.plot(seen[x], seen[y], look.marker or "o", color=look.color, clip_on=False, zorder=3, **_EDGE)
+            ax.plot(seen[x], seen[y], look.marker or "o", clip_on=False, zorder=3, **look.mark)
         if (low or high) and len(seen):
             ends = [seen[y] - seen[low or y], seen[high or y] - seen[y]]
             ax.errorbar(seen[x], seen[y], yerr=ends, **_WHISKER | {"ecolor": look.color})
@@ -193,9 +200,10 @@ def bars(
     wide, words = (0.86 if by else 0.7) / len(groups), []
     for i, (group, rows) in enumerate(groups.items()):
         at = [places.index(place) + (i - (len(groups) - 1) / 2) * wide for place in rows[x]]
-        look = [looks[group if by else place] for place in rows[x]]
-        fill = {"hatch": HATCHES.get(look[0].dash), "edgecolor": "white", "linewidth": 0} if by else {}
-        ax.bar(at, rows[y], wide * 0.94, color=[one.color for one in look], **fill)
+        if by:
+            ax.bar(at, rows[y], wide * 0.94, **looks[group].hatched)
+        else:
+            ax.bar(at, rows[y], wide * 0.94, color=[looks[place].color for place in rows[x]])
         top = rows[high] if high else rows[y]
         if low or high:
             ax.errorbar(at, rows[y], yerr=[rows[y] - rows[low or y], top - rows[y]], **_WHISKER)
@@ -234,7 +242,7 @@ def timeline(
     for group, rows in groups.items():
         look, rows = looks[group], rows.sort_values(x, kind="stable")
         if steps:
-            ax.plot(rows[x], rows[y], color=look.color, linestyle=look.dash if by else "-", drawstyle="steps-post")
+            ax.plot(rows[x], rows[y], **look.stroke | ({} if by else {"linestyle": "-"}), drawstyle="steps-post")
             if by is None:
                 ax.fill_between(rows[x], rows[y], step="post", color=look.color, alpha=0.25, linewidth=0)
         else:
@@ -258,7 +266,6 @@ def timeline(
     return Drawn(about + "; ".join(words) + ".", "" if steps else _counted(groups), lines if by else [])
 
 
-_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.8}
 _WHISKER = {"fmt": "none", "ecolor": BLACK, "elinewidth": 2.2, "capsize": 6, "capthick": 2.2}
 _BESIDE = {"va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}}
 _MEDIAN = {"ha": "center", "va": "bottom", "fontweight": "bold"}

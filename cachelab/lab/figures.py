@@ -26,6 +26,10 @@ STYLE = Path(__file__).with_name("house.mplstyle")
 SCREEN_DPI = 90  # CSS pixels an inch in a notebook; the PNG holds twice as many
 
 
+class FigureError(CachelabError):
+    """A kept figure is missing or cannot be read; the message names the file and the way out."""
+
+
 class ChartAxes(Axes):
     """Axes that a notebook shows as its whole figure, once, with alternative text.
 
@@ -99,12 +103,49 @@ def keep(ax: Axes, name: str | None, chart: dict) -> None:
         dtypes = {column: "str" if is_string_dtype(dtype) else str(dtype) for column, dtype in df.dtypes.items()}
         told["charts"].append(chart | {"data": data, "rows": len(df), "dtypes": dtypes})
     file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _draw(file)
+    _draw(file, read(file))
 
 
 def redraw(folder: str | Path) -> list[Path]:
-    """Draw every kept figure of a folder again from its data, running nothing else; return the SVG files written."""
-    return [_draw(told) for told in sorted(Path(folder).glob("*.json"))]
+    """Draw every kept figure of a folder again from its data, running nothing else; return the SVG files written.
+
+    All are read before the first is drawn: a file that is missing or malformed raises FigureError, and nothing has changed.
+    """
+    return [_draw(file, told) for file, told in [(file, read(file)) for file in kept_in(folder)]]
+
+
+def kept_in(folder: str | Path) -> list[Path]:
+    """Return the JSON files of the figures that a folder keeps, in order; FigureError if it keeps none, or one by halves."""
+    folder = Path(folder)
+    files = sorted(folder.glob("*.json"))
+    for picture in sorted(folder.glob("*.svg")):
+        if (file := picture.with_suffix(".json")) not in files:
+            raise FigureError(f"{file} is missing: {_way_out(file)}")
+    if not files:
+        what = "holds no figures" if folder.is_dir() else "is no folder"
+        raise FigureError(f"{folder} {what}: name one that `python -m cachelab charts` has drawn, such as charts/")
+    return files
+
+
+def read(file: Path) -> dict:
+    """Return what is told of a kept figure, each chart with its frame as ``df``; FigureError names what is wrong with it."""
+    part = file
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        figure = {key: told[key] for key in ("environment", "layout", "charts")}
+        for chart in figure["charts"]:
+            data, dtypes, rows = file.with_name(chart["data"]), chart["dtypes"], chart["rows"]
+            part = data
+            df = chart["df"] = pd.read_csv(data, dtype=dtypes, keep_default_na=False, na_values=[""])
+            for what, found, wanted in (("columns", list(df.columns), list(dtypes)), ("rows", len(df), rows)):
+                if found != wanted:
+                    raise ValueError(f"{what} {found} instead of {wanted}")
+            part = file
+        return figure
+    except FileNotFoundError:
+        raise FigureError(f"{part} is missing: {_way_out(part)}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FigureError(f"{part} is malformed ({_briefly(error)}): {_way_out(part)}") from None
 
 
 def environment(client: redis.Redis | None = None) -> dict[str, object]:
@@ -131,26 +172,37 @@ def _server(client: redis.Redis | None) -> dict[str, str]:
     return {"server": f"{name.capitalize()} {info[f'{name}_version']}"}
 
 
-def _draw(file: Path) -> Path:
+def _draw(file: Path, told: dict) -> Path:
     """Draw one kept figure into its SVG and PNG."""
     from cachelab.lab import charts
 
-    told = json.loads(file.read_text(encoding="utf-8"))
-    axes = panels(**told["layout"])
-    for ax, chart in zip(axes, told["charts"], strict=True):
-        df = pd.read_csv(
-            file.with_name(chart["data"]),
-            dtype=chart["dtypes"],
-            keep_default_na=False,
-            na_values=[""],
-        )
-        charts.KINDS[chart["kind"]](df, ax=ax, alt=chart["alt"], **chart["arguments"])
-    figure, svg = axes[0].figure, file.with_suffix(".svg")
-    title = " / ".join(chart["arguments"]["title"] for chart in told["charts"])
+    try:
+        axes = panels(**told["layout"])
+        for ax, chart in zip(axes, told["charts"], strict=True):
+            charts.KINDS[chart["kind"]](chart["df"], ax=ax, alt=chart["alt"], **chart["arguments"])
+        title = " / ".join(chart["arguments"]["title"] for chart in told["charts"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise FigureError(f"{file} is malformed ({_briefly(error)}): {_way_out(file)}") from error
+    return save(axes[0].figure, file.with_suffix(".svg"), title)
+
+
+def save(figure: Figure, svg: Path, title: str) -> Path:
+    """Write a figure as SVG, and as PNG beside it, with its title and its words; return the SVG file."""
+    told = {"Title": title, "Description": alt_text(figure)}
     with house_style():
-        figure.savefig(svg, metadata={"Title": title, "Description": alt_text(figure), "Date": None, "Creator": None})
-        figure.savefig(file.with_suffix(".png"), metadata={"Title": title, "Description": alt_text(figure)})
+        figure.savefig(svg, metadata=told | {"Date": None, "Creator": None})
+        figure.savefig(svg.with_suffix(".png"), metadata=told)
     return svg
+
+
+def _way_out(file: Path) -> str:
+    number = file.name[:2]
+    only = f" --only {number}" if number.isdigit() else ""
+    return f"restore it (git restore {file}) or measure it again (python -m cachelab charts{only})"
+
+
+def _briefly(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 def _system() -> str:

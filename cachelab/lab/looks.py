@@ -11,11 +11,35 @@ Names = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Look:
-    """How a role is drawn: a colour, and a marker and a dash that tell it apart in grey."""
+    """How a role is drawn: a colour, and a marker and a dash that tell it apart in grey; hollow and thin on a second machine."""
 
     color: str
     marker: str
     dash: str | tuple = "-"
+    hollow: bool = False
+
+    @property
+    def stroke(self) -> dict[str, object]:
+        """Return how matplotlib is to draw a line."""
+        return {"color": self.color, "linestyle": self.dash} | ({"linewidth": 1.3} if self.hollow else {})
+
+    @property
+    def mark(self) -> dict[str, object]:
+        """Return how matplotlib is to draw a marker on a line."""
+        if self.hollow:
+            return {"color": self.color, "markerfacecolor": "white", "markeredgewidth": 2}
+        return {"color": self.color, "markeredgecolor": "white", "markeredgewidth": 0.8}
+
+    @property
+    def fill(self) -> dict[str, object]:
+        """Return how matplotlib is to draw a bar that stands alone."""
+        return {"facecolor": "white", "edgecolor": self.color, "linewidth": 2} if self.hollow else {"color": self.color}
+
+    @property
+    def hatched(self) -> dict[str, object]:
+        """Return how matplotlib is to draw a bar among others, where a hatch stands for the dash."""
+        solid = {"facecolor": self.color, "edgecolor": "white", "linewidth": 0}
+        return (self.fill if self.hollow else solid) | {"hatch": HATCHES.get(self.dash)}
 
 
 # Okabe and Ito's palette without its yellow, which is too pale to be projected, and greys
@@ -43,7 +67,7 @@ ROLES: dict[str, Look] = {
     "arc": Look(GREY, "h", LONG),
     "volatile-ttl": Look(PURPLE, "d", DASHDOT),
     "noeviction": Look(RED, "p", LONG),
-    **dict.fromkeys(("belady", "the best possible"), Look(BLACK, "*")),
+    "belady": Look(BLACK, "*"),
 }
 PLAIN = Look("#55667A", "o")
 HATCHES = {DASHED: "//", DOTTED: "..", DASHDOT: "\\\\", LONG: "--"}
@@ -53,11 +77,19 @@ UNITS = {"seconds": "s", "p50": "s", "p95": "s", "p99": "s", "max": "s", "ratio"
 WORDS = {"seconds": "time", "p50": "median time", "p95": "95th percentile", "p99": "99th percentile", "max": "longest"}
 
 
-def assign(names: Iterable, roles: Names | str | None, other: Look, repeat: bool = False) -> dict[object, Look]:
-    """Return the look of each name: its role's, else the next spare one (``other`` first); looks differ unless ``repeat``."""
+def assign(
+    names: Iterable, roles: Mapping[str, str | Look] | str | None, other: Look, repeat: bool = False
+) -> dict[object, Look]:
+    """Return the look of each name: its role's, else the next spare one (``other`` first); looks differ unless ``repeat``.
+
+    roles: {name: role or look}, or one role for all.
+    """
     looks, taken = {}, set()
     for name in names:
         role = roles if isinstance(roles, str) else (roles or {}).get(name)
+        if isinstance(role, Look):
+            looks[name] = role
+            continue
         if role is not None and role not in ROLES:
             raise ValueError(f"roles must name one of {', '.join(map(repr, ROLES))}, not {role!r}")
         looks[name] = ROLES.get(role or str(name).lower())
