@@ -131,7 +131,7 @@ def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
     charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
     finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
-    look = {"ylabel": "time of a read", "ylim": (5e-5, 10), "xlabel": "seconds since the start", "logy": True}
+    look = {"ylabel": "time of a read", "ylim": (2e-5, 10), "xlabel": "seconds since the start", "logy": True}
     look |= {"note": f"a dot a read; n = {len(reads):,}", "roles": "cache", "xlim": (0, seconds)}
     dots = reads[["began", "seconds"]].round(6)  # all that can be seen: they are kept beside the picture
     return charts.timeline(dots, "began", "seconds", title=finding, ax=bottom, **look)

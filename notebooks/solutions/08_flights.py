@@ -3,7 +3,7 @@
 
 class Flights:
     def __init__(self, url, load, ttl, missing_ttl):
-        self.client, self.load, self.flights, self.lock = connect(url, timeout=5), load, {}, Lock()
+        self.load, self.flights, self.lock = load, {}, Lock()
 
     def get(self, id):
         with self.lock:

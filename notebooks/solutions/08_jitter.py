@@ -1,4 +1,4 @@
-"""Often read, a key loads as it expires: keys * 0.1 s spread over jitter * ttl seconds."""
+"""Often read, a key loads as it expires: 0.1 s of keys spread over jitter * ttl seconds are to be the limit."""
 
 
 def enough_jitter(keys, ttl, limit):
