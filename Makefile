@@ -1,6 +1,6 @@
 # Each target first makes .venv when it is missing or stale. GNU make 3.81 or newer, any POSIX shell.
 #   PYTHON=/path/to/python3   the Python to make .venv with      UV=   use pip although uv is installed
-#   SCALE=full                charts at full scale               ARGS=...   more arguments for pytest, JupyterLab, uv
+#   SCALE=full                charts at full scale               ARGS=...   more arguments for pytest, JupyterLab, Voilà, uv
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -15,10 +15,11 @@ else ifeq "$(origin PYTHON)" "command line"
 endif
 
 .NOTPARALLEL: # timings must not run beside each other
-.PHONY: help setup lab charts test notebooks lock
+.PHONY: help setup lab dashboard charts test notebooks lock
 
 help:
 	@echo 'make lab        open the notebooks in JupyterLab'
+	@echo 'make dashboard  show the panels, large, on a page of their own'
 	@echo 'make charts     run the notebooks and draw their charts from this machine (SCALE=full: the long way)'
 	@echo 'make test       run the tests'
 	@echo 'make setup      make .venv, which the others do by themselves'
@@ -31,6 +32,9 @@ setup: $(READY)
 lab: AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: $(READY)
 	cd notebooks && ../$(PY) -m jupyterlab $(AS_ROOT) $(ARGS) $(notdir $(wildcard notebooks/00_*.ipynb))
+
+dashboard: $(READY)
+	$(PY) -m cachelab.lab.dashboard $(ARGS)
 
 charts: $(READY)
 	$(PY) -m cachelab charts --scale $(SCALE)

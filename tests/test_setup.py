@@ -199,6 +199,10 @@ def test_charts_are_quick_unless_scale_says_full(ready):
     assert "-m cachelab charts --scale full" in ready.make("-n", "charts", "SCALE=full")[1]
 
 
+def test_the_dashboard_is_started_with_the_options_given(ready):
+    assert "-m cachelab.lab.dashboard --port=8900" in ready.make("-n", "dashboard", "ARGS=--port=8900")[1]
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_address_and_holds_hashes_for_every_package(name):
     packages = re.split(r"^(?=[a-z0-9])", LOCKS[name], flags=re.M)[1:]

@@ -217,13 +217,15 @@ def test_buttons_break_and_mend_a_server_and_nothing_is_left_after_stop():
     which, row, told, picture = widgets.break_the_server({"CacheAside": guarded}, ROWS).children
     press = {button.description: button.click for button in row.children}
     press["kill"](), press["stop"]()
-    assert threading.active_count() == before and (picture.value, told.value) == ("", "")
+    assert threading.active_count() == before and (picture.value, told.value) == ("", "Nothing runs. Press start.")
     press["start"](), press["start"]()
     assert which.disabled and threading.active_count() == before + 4
-    press["kill"](), press["thaw"]()
+    press["kill"]()
+    assert told.value == "The server is dead."
+    press["thaw"]()
     assert "restart() brings it back" in told.value
     press["restart"](), press["freeze"](), press["thaw"](), time.sleep(0.1), press["stop"]()
-    assert "0 lost" in picture.value and told.value == "" and not which.disabled
+    assert "0 lost" in picture.value and "Nothing runs" in told.value and not which.disabled
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)

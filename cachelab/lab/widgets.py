@@ -45,8 +45,8 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
 
     for control in controls.values():
         control.continuous_update = False
-        control.layout.width = "32em"
-        control.style.description_width = "16em"
+        control.layout = {"width": "100%", "max_width": "810px"}  # as wide as the picture
+        control.style.description_width = "14em"
         control.observe(show, "value")
     show()
     return ipywidgets.VBox([*controls.values(), picture])
@@ -74,18 +74,19 @@ def ask_a_user(
     cache: CacheAside, client: redis.Redis, id: str = "user-42", prefix: str = "", rows: int = 8
 ) -> ipywidgets.VBox:
     """Return a prompt for ids: Enter or the button asks the cache through `ask`; the last answers stand below, newest first."""
-    field = ipywidgets.Text(value=id, description="User id")
+    field = ipywidgets.Text(value=id, description="User id", style={"description_width": "initial"})
     button, answers, seen = ipywidgets.Button(description="Ask"), Told(), []
+    answers.layout.min_height = f"{2 * rows + 2}em"  # what stands below does not move
 
     def press(*_) -> None:
-        button.disabled, button.description = True, "asking …"
+        button.description = "asking …"  # and not disabled, which would take the focus away
         try:
             seen.insert(0, ask(cache, client, field.value, prefix))
             answers.value = _table(seen[:rows])
         except Exception as error:  # told to who asked; the prompt goes on
             answers.value = f"<p>{html.escape(str(error))}</p>{_table(seen[:rows])}"
         finally:
-            button.disabled, button.description = False, "Ask"
+            button.description = "Ask"
 
     button.on_click(press)
     field.on_msg(lambda _, content, buffers: press() if content.get("event") == "submit" else None)  # Enter
@@ -204,10 +205,15 @@ def break_the_server(
     database holds. The chart of the last ten seconds is drawn again twice a second, between two cells. Nothing runs before
     "start"; "stop", or ``seconds``, ends readers and server.
     """
-    which = ipywidgets.Dropdown(options=list(applications), description="application")
-    names = ("start", "kill", "restart", "freeze", "thaw", "stop")
-    buttons = {name: ipywidgets.Button(description=name, layout={"width": "6em"}) for name in names}
-    picture, told = Picture(), Told()
+    which = ipywidgets.Dropdown(
+        options=list(applications), description="application", style={"description_width": "initial"}
+    )
+    runs = "The server runs."
+    states = {"start": runs, "kill": "The server is dead.", "restart": runs, "freeze": "The server is frozen."}
+    states |= {"thaw": runs, "stop": "Nothing runs. Press start."}
+    buttons = {name: ipywidgets.Button(description=name, layout={"width": "6em"}) for name in states}
+    picture, told = Picture(quiet=True), Told()
+    picture.layout.min_height, told.layout.min_height = "460px", "2.5em"
     live: list[outage.Live] = []
     drawing: set[asyncio.Task] = set()  # the loop itself keeps no strong reference
 
@@ -235,16 +241,17 @@ def break_the_server(
         show()
         while live:
             live.pop().close()
-        which.disabled = False
+        which.disabled, told.value = False, states["stop"]
 
     def press(button: ipywidgets.Button) -> None:
-        name, told.value = button.description, ""
+        name = button.description
         try:
             if name in ("start", "stop"):
                 {"start": start, "stop": stop}[name]()
             elif live:
                 getattr(live[0].server, name)()
             show()
+            told.value = states[name if live else "stop"]
         except CachelabError as error:  # such as thawing a server that is dead
             told.value = html.escape(str(error))
 
@@ -299,7 +306,11 @@ def how_big_a_cache(
         title = (
             f"{policy}, room for {written(share, '%')} of {keys:,} keys: {written(rate, '%')} hits at skew {skew:.1f}"
         )
-        look = {"roles": {policy: policy.lower(), "ideal": "model", "here": "hit"}, "xlabel": "keys held", "logx": True}
+        look = {
+            "roles": {policy: policy.lower(), "ideal": "model", "here": "miss"},
+            "xlabel": "keys held",
+            "logx": True,
+        }
         note = f"points: {requests:,} requests simulated, the second half counted; lines: theory, and perfect knowledge"
         return charts.curve(df, "capacity", "hit_rate", "policy", title=title, note=note, **look)
 
@@ -333,6 +344,8 @@ def _simulated(policy: str, skew: float, capacities: tuple[int, ...], keys: int,
 
 def _table(rows: list[dict]) -> str:
     """Return dictionaries of the same keys as an HTML table."""
-    lines = [[name.replace("_", " ") for name in rows[0]], *([*row.values()] for row in rows)] if rows else []
-    cells = ("".join(f'<td style="padding: 0 1em">{html.escape(str(cell))}</td>' for cell in line) for line in lines)
+    lines = (
+        [("th", [name.replace("_", " ") for name in rows[0]]), *(("td", row.values()) for row in rows)] if rows else []
+    )
+    cells = ("".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in line) for tag, line in lines)
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table>"
