@@ -1,7 +1,10 @@
 """Store only under the lease that was taken before the load."""
 
 
-class Repaired(Common):
+class Repaired:
+    def __init__(self, url, load, ttl, missing_ttl):
+        self.client, self.load, self.ttl_ms = connect(url), load, int(1000 * ttl)
+
     def get(self, id):
         token = f"lease:{uuid4().hex}"
         held = self.client.set(id, token, nx=True, get=True, px=10_000)
@@ -11,3 +14,6 @@ class Repaired(Common):
         if held is None:
             self.client.eval(STORE_IF, 1, id, token, value, self.ttl_ms)
         return value
+
+    def invalidate(self, id):
+        self.client.delete(id)
