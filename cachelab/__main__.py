@@ -182,18 +182,32 @@ def charts(args: argparse.Namespace) -> int:
     beside them. Exit status 1 if a file is not what it was: the picture that
     stood there was not that of its data.
 
+    --compare lays the figures of another machine over those of charts/, or of
+    a second folder, in charts/local/compare/, and lists the findings in which
+    the two differ: ratios, shares and counts, never times.
+
     examples:
       python -m cachelab charts
       python -m cachelab charts --scale full --only 01 05
       python -m cachelab charts --redraw
       python -m cachelab charts --redraw charts/local
+      python -m cachelab charts --compare charts/local
+      python -m cachelab charts --compare ../theirs/charts charts/local
     """
     from cachelab.lab import notebooks
 
+    kept = Path(os.path.relpath(notebooks.SCALES["full"]))
+    if (args.redraw or args.compare) and (args.only or args.write):
+        raise ValueError(f"--{'redraw' if args.redraw else 'compare'} runs no notebook: leave out --only and --write")
+    if args.redraw and args.compare:
+        raise ValueError("--redraw and --compare are two commands: leave out one")
     if args.redraw:
-        if args.only or args.write:
-            raise ValueError("--redraw runs no notebook: leave out --only and --write")
-        return _redraw(Path(os.path.relpath(notebooks.SCALES["full"])) if args.redraw is True else args.redraw)
+        return _redraw(kept if args.redraw is True else args.redraw)
+    if args.compare:
+        if len(args.compare) > 2:
+            raise ValueError(f"--compare lays one folder over another, not {len(args.compare)} at once")
+        other, folder = (*args.compare, kept)[:2]
+        return _compare(folder, other, Path(os.path.relpath(notebooks.SCALES["quick"] / "compare")))
     found = {path.name[:2]: path for path in notebooks.found()}
     only = [_check.choice("only", number, tuple(found)) for number in args.only or found]
     return int(bool(notebooks.run_all([found[number] for number in only], args.scale, write_outputs=args.write)))
@@ -209,6 +223,15 @@ def _redraw(folder: Path) -> int:
     named = f": {', '.join(changed)}" if changed else ""
     print(f"Figures drawn again: {len(drawn)}. Files changed: {len(changed)}{named}.")
     return int(bool(changed))
+
+
+def _compare(first: Path, second: Path, into: Path) -> int:
+    from cachelab.lab import findings, overlay
+
+    drawn = overlay.overlay(first, second, into)
+    print(findings.told(findings.compare(first, second)))
+    print(f"Figures of both: {sum(map(bool, drawn.values()))}, each as SVG and PNG in {into}")
+    return 0
 
 
 def _converse(cache: cl.CacheAside, client: redis.Redis, ids: list[str], hits: list[bool]) -> None:
@@ -330,6 +353,10 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--redraw", nargs="?", type=Path, const=True, metavar="FOLDER",
         help="draw the figures of FOLDER (default: charts) again from their data",
+    )  # fmt: skip
+    option(
+        "--compare", nargs="+", type=Path, metavar=("OTHER", "FOLDER"),
+        help="lay the figures of OTHER over those of FOLDER (default: charts)",
     )  # fmt: skip
     return parser
 

@@ -239,6 +239,11 @@ def test_bars_begin_at_zero_however_far_the_values_lie_apart():
     assert ax.get_yscale() == "linear" and ax.get_ylim()[0] == 0
 
 
+def test_bars_of_nothing_stand_at_zero():
+    ax = charts.bars(pd.DataFrame({"name": ["a", "b"], "loads": [0, 0]}), "name", "loads", title="Found")
+    assert ax.get_ylim()[0] == 0 and touching(ax) == []
+
+
 def test_hit_rates_run_from_0_to_100_per_cent():
     df = pd.DataFrame({"capacity": [10, 20], "hit_rate": [0.4, 0.6]})
     ax = charts.curve(df, "capacity", "hit_rate", title="Found")

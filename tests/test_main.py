@@ -230,6 +230,20 @@ def test_redraw_draws_the_committed_figures_unless_a_folder_is_named(monkeypatch
     assert drawn == [notebooks.SCALES["full"], tmp_path]
 
 
+def test_compare_lays_a_folder_over_the_committed_figures_or_over_a_second_one(monkeypatch, capsys):
+    from cachelab.lab import findings, notebooks, overlay
+
+    asked = []
+    monkeypatch.setattr(overlay, "overlay", lambda *folders: asked.append([f.resolve() for f in folders]) or {"05": 1})
+    monkeypatch.setattr(findings, "compare", lambda *folders: list(folders))
+    monkeypatch.setattr(findings, "told", lambda folders: f"{folders[0].name} and {folders[1].name}")
+    assert main(["charts", "--compare", "tests"]) == main(["charts", "--compare", "tests", "notebooks"]) == 0
+    committed, root = notebooks.SCALES["full"], notebooks.ROOT
+    assert [folders[:2] for folders in asked] == [[committed, root / "tests"], [root / "notebooks", root / "tests"]]
+    assert {folders[2] for folders in asked} == {committed / "local" / "compare"}
+    assert "charts and tests" in capsys.readouterr().out
+
+
 BAD = {
     "ask --users -1": "count must be at least 0, not -1",
     "ask --warm -1": "warm must be at least 0, not -1",
@@ -241,6 +255,9 @@ BAD = {
     "charts --only 99": "only must be one of",
     "charts --redraw nowhere": "nowhere is no folder",
     "charts --redraw --only 05": "leave out --only and --write",
+    "charts --compare nowhere": "nowhere is no folder",
+    "charts --compare charts": "charts is the folder of both machines",
+    "charts --compare one two three": "one folder over another, not 3",
 }
 
 

@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 
 from cachelab.lab.figures import environment, house_style, keep, panels, redraw
 from cachelab.lab.layout import Drawn, finish, is_log, rows_of, scale
-from cachelab.lab.looks import BLACK, PLAIN, ROLES, SPARE, UNITS, Names, assign, axis_label, unit_of, written
+from cachelab.lab.looks import BLACK, PLAIN, ROLES, SPARE, UNITS, Names, Roles, assign, axis_label, unit_of, written
 
 __all__ = ["ROLES", "UNITS", "bars", "curve", "ecdf", "environment", "panels", "ranking", "redraw", "strip", "timeline"]
 
@@ -63,7 +63,7 @@ def chart(draw: Callable[..., Drawn]) -> Callable[..., Axes]:
 def ecdf(
     df: pd.DataFrame, x: str, by: str | None = None, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
     logx: bool | None = None,
 ) -> Drawn:  # fmt: skip
     """Draw the cumulative share of measurements at or below each x, a line for each value of ``by``."""
@@ -87,7 +87,7 @@ def ecdf(
 def strip(
     df: pd.DataFrame, x: str, y: str, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
     logx: bool | None = None,
 ) -> Drawn:  # fmt: skip
     """Draw one dot a measurement, a row for each category ``y``, and a bar with its value at each row's median."""
@@ -114,7 +114,7 @@ def strip(
 def ranking(
     df: pd.DataFrame, x: str, y: str, low: str | None = None, high: str | None = None, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
     logx: bool | None = None, sort: bool = True,
 ) -> Drawn:  # fmt: skip
     """Draw one value a category ``y``, smallest on top unless ``sort`` is false, each written beside its mark.
@@ -153,7 +153,7 @@ def curve(
     df: pd.DataFrame, x: str, y: str, by: str | None = None, source: str = "source", low: str | None = None,
     high: str | None = None, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
     logx: bool | None = None, logy: bool | None = None,
 ) -> Drawn:  # fmt: skip
     """Draw y against x, a series for each value of ``by``: measurements as points, rows of the ``source`` "model" as a line.
@@ -192,7 +192,7 @@ def curve(
 def bars(
     df: pd.DataFrame, x: str, y: str, by: str | None = None, low: str | None = None, high: str | None = None, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
 ) -> Drawn:  # fmt: skip
     """Draw upright bars from 0, one a category ``x`` (for each value of ``by``), each with its value on top."""
     groups, places = _groups(df, by), list(dict.fromkeys(df[x]))
@@ -225,7 +225,7 @@ def bars(
 def timeline(
     df: pd.DataFrame, x: str, y: str, by: str | None = None, *,
     title: str, name: str | None = None, ax: Axes | None = None, alt: str | None = None, note: str | None = None,
-    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Names | str | None = None,
+    xlabel: str | None = None, ylabel: str | None = None, units: Names | None = None, roles: Roles | str | None = None,
     logy: bool | None = None, steps: bool = False, xlim: Sequence[float] | None = None, ylim: Sequence[float] | None = None,
     shade: Mapping[str, Sequence[float]] | None = None,
 ) -> Drawn:  # fmt: skip

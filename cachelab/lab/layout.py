@@ -186,8 +186,8 @@ def _fit_values(ax: Axes, values: Sequence[Annotation]) -> None:
             for text in values:
                 mend(text)
     above = [text.get_window_extent().y1 - ax.transData.transform(text.xy)[1] for text in values if text.axes]
-    if above:
-        ax.set_ylim(top=max(text.xy[1] for text in values) * ax.bbox.height / (ax.bbox.height - max(above) - 4))
+    if above and (most := max(text.xy[1] for text in values)) > 0:
+        ax.set_ylim(top=most * ax.bbox.height / (ax.bbox.height - max(above) - 4))
 
 
 def _title(ax: Axes, title: str, pad: float) -> None:
@@ -271,7 +271,7 @@ def _legend(ax: Axes, lines: Sequence[tuple]) -> float:
     handles = [
         Patch(**look.hatched, label=name)
         if x is None
-        else Line2D([], [], **look.stroke, **(look.mark if look.hollow else {}), marker=look.marker, label=name)
+        else Line2D([], [], **look.stroke | (look.mark if look.hollow else {}), marker=look.marker, label=name)
         for name, look, x, _ in lines
     ]
     for columns in range(len(lines), 0, -1):

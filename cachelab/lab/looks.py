@@ -42,6 +42,8 @@ class Look:
         return (self.fill if self.hollow else solid) | {"hatch": HATCHES.get(self.dash)}
 
 
+Roles = Mapping[str, str | Look]  # {name in the data: role, or a look of its own}
+
 # Okabe and Ito's palette without its yellow, which is too pale to be projected, and greys
 GREEN, RED, BLUE, ORANGE = "#009E73", "#D55E00", "#0072B2", "#E69F00"
 SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#6A6A6A"
@@ -77,13 +79,8 @@ UNITS = {"seconds": "s", "p50": "s", "p95": "s", "p99": "s", "max": "s", "ratio"
 WORDS = {"seconds": "time", "p50": "median time", "p95": "95th percentile", "p99": "99th percentile", "max": "longest"}
 
 
-def assign(
-    names: Iterable, roles: Mapping[str, str | Look] | str | None, other: Look, repeat: bool = False
-) -> dict[object, Look]:
-    """Return the look of each name: its role's, else the next spare one (``other`` first); looks differ unless ``repeat``.
-
-    roles: {name: role or look}, or one role for all.
-    """
+def assign(names: Iterable, roles: Roles | str | None, other: Look, repeat: bool = False) -> dict[object, Look]:
+    """Return the look of each name: its role's, else the next spare one (``other`` first); looks differ unless ``repeat``."""
     looks, taken = {}, set()
     for name in names:
         role = roles if isinstance(roles, str) else (roles or {}).get(name)

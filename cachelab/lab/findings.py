@@ -1,0 +1,253 @@
+"""Findings: what the figures of a run claim beyond its machine, with intervals, and whether another run agrees.
+
+python -m cachelab.lab.findings FIRST SECOND     compare two folders of figures; exit status 1 where they disagree
+
+Findings are made from the data kept beside the figures; rows of a model are no measurements. Shares, ratios and counts are
+findings as they stand. Times, rates and sizes belong to a machine, so what is compared is their ratio to the first series at
+the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual. Where
+measured places are never the same twice, points are matched in order.
+
+Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a twentieth each, so that
+a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole. Else the
+columns NAME_low and NAME_high tell it, or for a share its n trials (Jeffreys). Any other single number has none.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cachelab.errors import CachelabError
+from cachelab.lab.figures import kept_in, read
+from cachelab.lab.looks import unit_of, written
+
+CLOSE = 0.10  # findings that differ by less agree
+SLOW = 10  # times the usual: so much slower is another kind of read
+MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
+RESAMPLES, BLOCKS = 500, 20
+COURSE = 20  # a curve with more points than this shows a course of time
+
+
+def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
+    """Return a row a finding of two folders of figures.
+
+    Columns: chart, finding, first, first_low, first_high, second, second_low, second_high, difference (second / first − 1)
+    and agrees: the larger is less than 10 % above the smaller, or the intervals overlap. What only one folder has is a row
+    that disagrees, with nan on the other side. Raises FigureError for a folder without figures or a file that is malformed.
+    """
+    one, two = ({file.stem: file for file in kept_in(folder)} for folder in (first, second))
+    tables = []
+    for name in sorted(one.keys() | two.keys()):
+        if name not in one or name not in two:
+            tables.append(_table([f"only in {first if name in one else second}"]).assign(chart=name))
+            continue
+        pairs = read(one[name])["charts"], read(two[name])["charts"]
+        for i, (mine, theirs) in enumerate(zip(*pairs, strict=False), start=1):
+            tables.append(between(mine, theirs).assign(chart=name if len(pairs[0]) == 1 else f"{name}, panel {i}"))
+        if len(pairs[0]) != len(pairs[1]):
+            tables.append(
+                _table([f"{len(pairs[0])} charts in {first}, {len(pairs[1])} in {second}"]).assign(chart=name)
+            )
+    return pd.concat(tables, ignore_index=True)[["chart", *tables[0].columns.drop("chart")]]
+
+
+def between(first: dict, second: dict) -> pd.DataFrame:
+    """Return the findings of one chart in two runs, as `compare` does for all; charts are those of `figures.read`."""
+    if first["kind"] != second["kind"]:
+        return _table([f"a {first['kind']} in one, a {second['kind']} in the other"])
+    cells = [_cells(chart, df) for chart, df in zip((first, second), _tidy(first, second), strict=True)]
+    found = [_findings(first, mine, next(iter(cells[0]), ("", "", ""))) for mine in cells]
+    return _table({finding: [side.get(finding) for side in found] for finding in found[0] | found[1]})
+
+
+def told(df: pd.DataFrame, everything: bool = False) -> str:
+    """Return a comparison in words: the findings that differ, or all of them, and how many agree."""
+    shown = df if everything else df[~df["agrees"]]
+    lines = []
+    for chart, rows in shown.groupby("chart", sort=False):
+        lines.append(chart)
+        for row in rows.itertuples():
+            away = "" if np.isnan(row.difference) else f"{100 * row.difference:+.0f} %"
+            sides = (
+                _with_interval(row.first, row.first_low, row.first_high),
+                _with_interval(row.second, row.second_low, row.second_high),
+            )
+            lines.append(
+                f"  {row.finding:<48} {sides[0]:>24} {sides[1]:>24} {away:>8}" + "  differs" * (not row.agrees)
+            )
+    agree, figures = int(df["agrees"].sum()), df["chart"].str.replace(r", panel \d+$", "", regex=True).nunique()
+    lines.append(f"{agree} of {len(df)} findings in {figures} figures agree.")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare two folders and return the exit status: 0 if all findings agree, 1 if not, 2 if there is nothing to compare."""
+    parser = argparse.ArgumentParser(prog="python -m cachelab.lab.findings", description="Compare two runs' findings.")
+    parser.add_argument("first", type=Path, help="a folder of figures, such as charts")
+    parser.add_argument("second", type=Path, help="the folder of another run")
+    parser.add_argument("--all", action="store_true", help="show the findings that agree, too")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="save the comparison as a table")
+    args = parser.parse_args(argv)
+    try:
+        df = compare(args.first, args.second)
+    except CachelabError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    if args.csv:
+        df.to_csv(args.csv, index=False, lineterminator="\n")
+    print(told(df, args.all))
+    return int(not df["agrees"].all())
+
+
+def _tidy(*charts: dict) -> list[pd.DataFrame]:
+    """Return a chart's measurements in each run in the order of the data: series, place, value, n, low, high, count."""
+    frames = []
+    for chart in charts:
+        df, given, kind = chart["df"], chart["arguments"], chart["kind"]
+        if kind == "curve" and (source := given.get("source", "source")) in df.columns:
+            df = df[df[source] != "model"]
+        value, series, place = _columns(chart)
+        tidy = pd.DataFrame({"series": df[series].astype(str) if series else "", "value": df[value].astype(float)})
+        tidy["place"] = df[place] if place else ""
+        trials = "n" if _unit(chart) == "%" else ""
+        for column, end in {"n": trials, "low": f"{value}_low", "high": f"{value}_high"}.items():
+            tidy[column] = df[end] if end in df.columns else np.nan
+        tidy["count"] = df[value].dtype.kind == "i"
+        if kind == "bars":
+            tidy["place"] = ", " * bool(series) + df[place].map(str)
+        if kind == "timeline":
+            tidy["place"] = ""
+            for event, (begin, end) in (given.get("shade") or {}).items():
+                tidy.loc[df[place].between(begin, end), "place"] = f" while {event}"
+            if _is_of_the_machine(chart) and not given.get("steps"):
+                usual = tidy[(tidy["place"] == "") & (tidy["series"] == tidy["series"].iloc[0])]["value"].median()
+                tidy["value"] = (tidy["value"] > SLOW * usual).astype(float)
+                tidy["n"] = tidy.groupby(["series", "place"])["value"].transform("size")
+        frames.append(tidy.dropna(subset="value"))
+    if charts[0]["kind"] == "curve":
+        _match(frames, unit_of(charts[0]["arguments"]["x"]))
+    return frames
+
+
+def _match(frames: list[pd.DataFrame], unit: str) -> None:
+    """Name the places of a curve so that those of two runs meet: by their x or, where that was measured, in order."""
+    places = [df["place"] for df in frames]
+    if max(df.groupby("series")["place"].nunique().max() for df in frames) > COURSE:  # false where all are models
+        named = ["" for _ in frames]
+    elif 2 * len(set(places[0]) & set(places[1])) >= len(set(places[0])):
+        named = [at.map(lambda x: f" at {written(x, unit)}") for at in places]
+    else:
+        named = [df.groupby("series")["place"].rank("dense").map(" at point {:.0f}".format) for df in frames]
+    for df, place in zip(frames, named, strict=True):
+        df["place"] = place
+
+
+def _columns(chart: dict) -> tuple[str, str | None, str | None]:
+    """Return the columns of a chart's values, series and places; values are the ratio of `timing.summary` if it is there."""
+    given, kind = chart["arguments"], chart["kind"]
+    along = kind in ("curve", "bars", "timeline")
+    value = given["y"] if along else given["x"]
+    if {"ratio", "ratio_low", "ratio_high"} <= set(chart["df"].columns):
+        value = "ratio"
+    return value, given.get("by") if along or kind == "ecdf" else given["y"], given["x"] if along else None
+
+
+def _is_of_the_machine(chart: dict) -> bool:
+    """Return whether a chart shows times, rates or sizes, which another machine need not repeat."""
+    return _unit(chart) not in ("", "%", "×") or " per " in _columns(chart)[0].replace("_", " ")
+
+
+def _unit(chart: dict) -> str:
+    column = _columns(chart)[0]
+    return (chart["arguments"].get("units") or {}).get(column) or unit_of(column)
+
+
+def _cells(chart: dict, df: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
+    """Return {(series, place, statistic): the number in question, then what it is in each resample}."""
+    statistics: dict[str, Callable] = {"": np.median}
+    if chart["kind"] == "ecdf" or (chart["kind"] == "curve" and (df["place"] == "").all()):
+        statistics = {"": np.median, "p99 of ": _p99}
+    elif chart["kind"] == "timeline":
+        slow = "slow " if _is_of_the_machine(chart) else ""
+        statistics = {"highest ": np.max} if chart["arguments"].get("steps") and df["count"].all() else {slow: np.mean}
+    return {
+        (series, str(place), name): _resampled(rows, statistic)
+        for (series, place), rows in df.groupby(["series", "place"], sort=False)
+        for name, statistic in statistics.items()
+    }
+
+
+def _resampled(rows: pd.DataFrame, statistic: Callable) -> np.ndarray:
+    values, rng = rows["value"].to_numpy(), np.random.default_rng(0)
+    found, (n, low, high, count) = statistic(values), rows[["n", "low", "high", "count"]].to_numpy(float)[0]
+    again = np.full(RESAMPLES, found)
+    if len(values) > 1 and statistic is not np.max:
+        length = -(-len(values) // BLOCKS)
+        starts = rng.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
+        picks = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, : len(values)] % len(values)
+        again = statistic(values[picks], axis=1)
+    elif np.isfinite([low, high]).all():
+        again = rng.permutation(np.resize([low, high], RESAMPLES))
+    elif count and found >= MANY:
+        again = rng.gamma(again + 0.5)
+    if np.isfinite(n):
+        again = rng.beta(again * n + 0.5, (1 - again) * n + 0.5)
+    return np.r_[found, again]
+
+
+def _p99(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    return np.quantile(values, 0.99, axis=axis, method="inverted_cdf")
+
+
+def _findings(chart: dict, cells: dict[tuple, np.ndarray], base: tuple) -> dict[str, np.ndarray]:
+    """Return what a chart claims: its numbers as they are, or their ratios to the first series or the first place."""
+    if not _is_of_the_machine(chart) or base[2].startswith("slow"):
+        return {
+            " ".join(f"{name}{series}{place}".split()) or "all": values
+            for (series, place, name), values in cells.items()
+        }
+    found = {}
+    for key, values in cells.items():
+        series, place, name = key
+        against, told = base, f"{name}{series}{place} ÷ {base[0]}{base[1]}"
+        if series != base[0] and (beside := (base[0], place, base[2])) in cells:
+            against, told = beside, f"{name}{series} ÷ {base[0]}{place}"
+        if key != base and against in cells:
+            found[told if base[0] else f"{name}all ÷ all"] = values / cells[against]
+    return found
+
+
+def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str]) -> pd.DataFrame:
+    """Return findings as a frame; those without numbers disagree."""
+    rows = []
+    for finding in findings:
+        sides = findings[finding] if isinstance(findings, Mapping) else [None, None]
+        rows.append((finding, *_interval(sides[0]), *_interval(sides[1])))
+    sides = [f"{side}{end}" for side in ("first", "second") for end in ("", "_low", "_high")]
+    df = pd.DataFrame(rows, columns=["finding", *sides])
+    df["difference"] = df["second"] / df["first"].replace(0, np.nan) - 1
+    df["agrees"] = _agree(df)
+    return df
+
+
+def _interval(values: np.ndarray | None) -> tuple[float, float, float]:
+    return (np.nan,) * 3 if values is None else (values[0], *np.percentile(values[1:], [2.5, 97.5]))
+
+
+def _agree(df: pd.DataFrame) -> pd.Series:
+    near, far = np.sort(df[["first", "second"]].abs().to_numpy(), axis=1).T
+    close = (df["first"] == df["second"]) | ((df["first"] * df["second"] > 0) & (far < (1 + CLOSE) * near))
+    return close | ((df["first_low"] <= df["second_high"]) & (df["second_low"] <= df["first_high"]))
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3g}" + (f" ({low:.3g} to {high:.3g})" if low < high else "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

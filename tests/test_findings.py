@@ -1,0 +1,192 @@
+"""Findings: what two runs must agree on, and that runs which differ are told apart. Charts are kept as notebooks keep them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cachelab.lab import charts, findings
+from cachelab.lab.figures import FigureError
+
+NOISE = np.random.default_rng(1)
+
+
+@pytest.fixture
+def keep(tmp_path, monkeypatch):
+    """Return a function that draws a chart into the folder of a run, by default as 05_found, and returns the folder."""
+
+    def kept(run, kind, df, *columns, name="05_found", **more):
+        monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path / run))
+        getattr(charts, kind)(df, *columns, title="Found", name=name, **more)
+        return tmp_path / run
+
+    return kept
+
+
+def times(slower=1.0, machine=1.0, n=200):
+    """Return times of two variants, one ``slower`` than the other by so much."""
+    variants = {"dict": 1e-6, "Redis": 1e-4 * slower}
+    return pd.DataFrame(
+        [(name, machine * NOISE.lognormal(np.log(t), 0.1)) for name, t in variants.items() for _ in range(n)],
+        columns=["place", "seconds"],
+    )
+
+
+def only(df):
+    """Return the one row there is."""
+    assert len(df) == 1, df
+    return df.iloc[0]
+
+
+def test_times_are_compared_as_ratios_so_that_a_machine_twice_as_fast_finds_the_same(keep):
+    first = keep("first", "strip", times(), "seconds", "place")
+    row = only(findings.compare(first, keep("second", "strip", times(machine=0.5), "seconds", "place")))
+    assert row["chart"] == "05_found" and row["finding"] == "Redis ÷ dict" and row["agrees"]
+    assert row["first_low"] < 100 < row["first_high"] and abs(row["difference"]) < 0.1
+
+
+def test_runs_that_truly_differ_are_told_apart(keep):
+    first = keep("first", "strip", times(), "seconds", "place")
+    row = only(findings.compare(first, keep("second", "strip", times(slower=1.5), "seconds", "place")))
+    assert not row["agrees"] and row["difference"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("second", "agrees"), [(0.659, True), (0.661, False), (0.546, True), (0.545, False)])
+def test_without_intervals_the_larger_must_be_less_than_a_tenth_above_the_smaller(keep, second, agrees):
+    first = keep("first", "bars", pd.DataFrame({"policy": ["LRU"], "hit_rate": [0.6]}), "policy", "hit_rate")
+    df = pd.DataFrame({"policy": ["LRU"], "hit_rate": [second]})
+    assert only(findings.compare(first, keep("second", "bars", df, "policy", "hit_rate")))["agrees"] == agrees
+
+
+@pytest.mark.parametrize(("low", "agrees"), [(0.65, True), (0.71, False)])
+def test_intervals_that_overlap_agree_however_far_apart_the_values(keep, low, agrees):
+    runs = ((0.6, 0.5, 0.7), (0.9, low, 0.95))
+    frames = [pd.DataFrame([run], columns=["hit_rate", "hit_rate_low", "hit_rate_high"]) for run in runs]
+    folders = [
+        keep(run, "bars", df.assign(policy="LRU"), "policy", "hit_rate") for run, df in zip("ab", frames, strict=True)
+    ]
+    assert only(findings.compare(*folders))["agrees"] == agrees
+
+
+@pytest.mark.parametrize(("n", "agrees"), [(100, True), (10_000, False)])
+def test_a_share_of_few_trials_has_a_wide_interval(keep, n, agrees):
+    folders = [
+        keep(run, "bars", pd.DataFrame({"order": ["DEL"], "share": [share], "n": n}), "order", "share")
+        for run, share in (("first", 0.40), ("second", 0.46))
+    ]
+    assert only(findings.compare(*folders))["agrees"] == agrees
+
+
+def test_the_ratio_of_a_timing_summary_is_the_finding_with_the_interval_that_is_beside_it(keep):
+    df = pd.DataFrame({"variant": ["one by one", "MSET"], "p50": [1.0, 0.1], "ratio": [1.0, 0.1]})
+    df["ratio_low"], df["ratio_high"] = df["ratio"] * 0.9, df["ratio"] * 1.2
+    table = findings.compare(
+        keep("first", "ranking", df, "p50", "variant"), keep("second", "ranking", df, "p50", "variant")
+    )
+    row = table.set_index("finding").loc["MSET"]
+    assert (row["first"], row["first_low"], row["first_high"]) == pytest.approx((0.1, 0.09, 0.12))
+
+
+def test_a_bad_second_counts_once_not_as_all_its_calls(keep):
+    steady = pd.DataFrame({"connection": ["kept"] * 400 + ["new"] * 400, "seconds": NOISE.lognormal(0, 0.01, 800)})
+    hiccup = steady.copy()
+    hiccup.loc[500:719, "seconds"] *= 5  # 220 calls in a row: independent ones would leave no doubt
+    first = keep("first", "ecdf", steady, "seconds", by="connection")
+    table = findings.compare(first, keep("second", "ecdf", hiccup, "seconds", by="connection"))
+    row = table.set_index("finding").loc["new ÷ kept"]
+    assert row["second"] > 4 and row["second_low"] < 1.1
+
+
+def test_a_curve_is_compared_series_by_series_at_each_place_without_its_model(keep):
+    def sweep(batch):
+        rows = [(trip, "one by one", "measured", 0.1 + trip) for trip in (0, 1)]
+        rows += [(trip, "pipeline", "measured", (0.1 + trip) / batch) for trip in (0, 1)]
+        rows += [(trip, name, "model", 7.0) for trip in (0, 1) for name in ("one by one", "pipeline")]
+        return pd.DataFrame(rows, columns=["trip_ms", "method", "source", "seconds"])
+
+    first = keep("first", "curve", sweep(10), "trip_ms", "seconds", "method")
+    table = findings.compare(first, keep("second", "curve", sweep(20), "trip_ms", "seconds", "method"))
+    assert dict(zip(table["finding"], table["agrees"], strict=True)) == {
+        "one by one at 1 ms ÷ one by one at 0 ms": True,
+        "pipeline ÷ one by one at 0 ms": False,
+        "pipeline ÷ one by one at 1 ms": False,
+    }
+
+
+def test_places_that_are_measured_are_matched_in_order(keep):
+    folders = [
+        keep(run, "curve", pd.DataFrame({"keys_held": held, "hit_rate": [0.3, 0.6]}), "keys_held", "hit_rate")
+        for run, held in (("first", [101, 203]), ("second", [99, 207]))
+    ]
+    table = findings.compare(*folders)
+    assert list(table["finding"]) == ["at point 1", "at point 2"] and table["agrees"].all()
+
+
+def test_reads_over_time_are_compared_by_the_share_that_is_slow_while_something_happened(keep):
+    def reads(slow):
+        at = np.arange(0, 10, 0.01)
+        frozen = (at > 4) & (at < 6) & (NOISE.random(len(at)) < slow)
+        return pd.DataFrame({"began": at, "seconds": np.where(frozen, 0.5, 1e-4)})
+
+    columns, shade = ("began", "seconds"), {"frozen": (4, 6)}
+    first = keep("first", "timeline", reads(0.5), *columns, shade=shade)
+    same = findings.compare(first, keep("same", "timeline", reads(0.5), *columns, shade=shade))
+    other = findings.compare(first, keep("other", "timeline", reads(0.1), *columns, shade=shade))
+    assert list(same["finding"]) == ["slow", "slow while frozen"] and same["agrees"].all()
+    assert list(other["agrees"]) == [True, False]
+
+
+def test_small_counts_are_exact_and_large_ones_have_the_interval_of_chance(keep):
+    def loads(one, many):
+        return pd.DataFrame({"cure": ["lease", "nothing"], "loads": [one, many]})
+
+    first = keep("first", "bars", loads(1, 200), "cure", "loads")
+    table = findings.compare(first, keep("second", "bars", loads(2, 240), "cure", "loads"))
+    assert list(table["agrees"]) == [False, True]
+    table = findings.compare(first, keep("third", "bars", loads(1, 400), "cure", "loads"))
+    assert list(table["agrees"]) == [True, False]
+
+
+def test_nothing_agrees_with_nothing_and_not_with_something(keep):
+    def stale(share):
+        return pd.DataFrame({"order": ["lease"], "share": [share]})
+
+    first = keep("first", "bars", stale(0.0), "order", "share")
+    assert only(findings.compare(first, keep("same", "bars", stale(0.0), "order", "share")))["agrees"]
+    assert not only(findings.compare(first, keep("other", "bars", stale(0.1), "order", "share")))["agrees"]
+
+
+def test_what_only_one_run_has_is_named_and_disagrees(keep):
+    df = pd.DataFrame({"policy": ["LRU", "LFU"], "hit_rate": [0.6, 0.7]})
+    first = keep("first", "bars", df, "policy", "hit_rate")
+    keep("first", "bars", df, "policy", "hit_rate", name="06_lost")
+    table = findings.compare(first, keep("second", "bars", df[:1], "policy", "hit_rate"))
+    assert list(table["agrees"]) == [True, False, False]
+    assert list(table["finding"][1:]) == ["LFU", f"only in {first}"] and table["chart"][2] == "06_lost"
+
+
+def test_the_panels_of_a_figure_are_compared_one_by_one(keep, tmp_path, monkeypatch):
+    for run in ("first", "second"):
+        monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path / run))
+        for ax, share in zip(charts.panels(2, name="07_both"), (0.4, 0.5), strict=True):
+            charts.bars(pd.DataFrame({"order": ["DEL"], "share": [share]}), "order", "share", title="Found", ax=ax)
+    table = findings.compare(tmp_path / "first", tmp_path / "second")
+    assert list(table["chart"]) == ["07_both, panel 1", "07_both, panel 2"] and table["agrees"].all()
+
+
+def test_the_command_tells_what_differs_and_ends_with_1(keep, capsys, tmp_path):
+    df = pd.DataFrame({"policy": ["LRU", "LFU"], "hit_rate": [0.6, 0.7]})
+    first = keep("first", "bars", df, "policy", "hit_rate")
+    second = keep("second", "bars", df.assign(hit_rate=[0.6, 0.9]), "policy", "hit_rate")
+    assert findings.main([str(first), str(first)]) == 0
+    assert capsys.readouterr().out == "2 of 2 findings in 1 figures agree.\n"
+    assert findings.main([str(first), str(second), "--csv", str(tmp_path / "table.csv")]) == 1
+    out = capsys.readouterr().out
+    assert "LFU" in out and "+29 %" in out and "LRU" not in out and "1 of 2 findings" in out
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 2
+
+
+def test_a_folder_without_figures_is_told_in_one_line(keep, capsys, tmp_path):
+    with pytest.raises(FigureError, match="holds no figures"):
+        findings.compare(tmp_path, tmp_path)
+    assert findings.main([str(tmp_path), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
