@@ -79,7 +79,7 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
 
 
 def several(name: str, value: Iterable[str]) -> Iterable[str]:
-    """Return value unless it is a single text, which would be taken apart into letters.
+    """Return value if it can be gone through and is no single text, which would be taken apart into letters.
 
     >>> several("ids", "user-1")
     Traceback (most recent call last):
@@ -87,4 +87,6 @@ def several(name: str, value: Iterable[str]) -> Iterable[str]:
     """
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be several texts, such as a list, not the single {value!r}")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be several texts, such as a list, not {value!r} ({type(value).__name__})")
     return value

@@ -7,8 +7,10 @@ is written once, in `cachelab.steps`.
 """
 
 import asyncio
+import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -16,10 +18,10 @@ import redis
 import redis.asyncio
 
 from cachelab.client import UNTIL
-from cachelab.flights import Contact, Local
+from cachelab.flights import Contact, Local, Slots
 from cachelab.stats import Stats
 from cachelab.steps import Cache
-from cachelab.values import FAILED, Mark, decode, encode
+from cachelab.values import FAILED, Mark, decode, encode_all
 
 __all__ = ["AsyncCacheAside", "CacheAside", "Stats"]
 
@@ -28,18 +30,18 @@ class CacheAside(Cache):
     """Read through a cache: `get` returns the cached value, or loads it once and caches it.
 
     client: a redis.Redis, best from `connect`, whose timeouts keep the promise that Redis adds at most half a second.
-    load: a function of an id that returns a JSON-able value, or None for an id that does not exist. load_many: one of a
-    list of ids that returns a mapping; ids it leaves out do not exist. ttl: seconds a value lives, drawn from
-    [ttl * (1 - jitter), ttl]. missing_ttl: seconds that absence is remembered, None for not at all. prefix: what every key
-    starts with. lease: seconds that a load may take before others stop waiting for it. max_loads: loads that run at once.
-    max_value_bytes: longer JSON is served and not cached. Making a cache does no I/O.
+    load: a function of an id that returns a JSON-able value, or None for an id that does not exist; it may read other ids
+    from the cache, but would wait a lease for its own. load_many: one of a list of ids that returns a mapping; ids that
+    it leaves out do not exist. ttl: seconds a value lives, drawn from [ttl * (1 - jitter), ttl]. missing_ttl: seconds that
+    absence is remembered, None for not at all. prefix: what every key starts with. lease: seconds that a load may take
+    before others stop waiting for it. max_loads: loads that run at once. max_value_bytes: longer JSON is served and not
+    cached. Making a cache does no I/O.
     """
 
     _event = threading.Event
 
     def __init__(self, client: redis.Redis, *args, **kwargs):
         super().__init__(_client(client, redis.Redis, "connect"), *args, **kwargs)
-        self._locals[None] = Local(threading.BoundedSemaphore(self._max_loads))
 
     def get(self, id: str) -> Any:
         """Return the value of id, None if it does not exist; whatever ``load`` raises is raised here."""
@@ -64,9 +66,9 @@ class CacheAside(Cache):
     def invalidate(self, id: str) -> None:
         """Delete what is cached of id, after its database row has changed.
 
-        Raises InvalidationPending if Redis cannot be reached: this process then serves the id from the database until the
-        delete, sent again with the next contact, has gone through. Other processes may serve the old value until then, at
-        most for ttl.
+        Raises InvalidationPending if Redis cannot be reached: this process then keeps the id, and serves it from the
+        database until the delete, sent again with the next contact, has gone through or what it was for has expired.
+        Other processes may serve the old value until then, at most for ttl.
         """
         self._run(self._invalidate(id))
 
@@ -86,17 +88,17 @@ class CacheAside(Cache):
         contact.left -= monotonic() - began
         return reply
 
-    def _load(self, here: Local, batches: list[list[str]]) -> dict[str, str | Exception]:
+    def _load(self, slots: Slots, batches: list[list[str]]) -> dict[str, str | Exception]:
         """Return, for each id, what its load gave as JSON, or what it raised."""
-        outcomes = [self._load_batch(here, ids) for ids in batches]
+        outcomes = [self._load_batch(slots, ids) for ids in batches]
         return {id: outcome for batch in outcomes for id, outcome in batch.items()}
 
-    def _load_batch(self, here: Local, ids: list[str]) -> dict[str, str | Exception]:
-        with here.slots:
+    def _load_batch(self, slots: Slots, ids: list[str]) -> dict[str, str | Exception]:
+        with slots:
             self._count("loads")
             try:
                 values = {ids[0]: self._origin(ids[0])} if len(ids) == 1 else self._origin_many(ids)
-                return {id: encode(id, values.get(id)) for id in ids}
+                return encode_all(ids, values)
             except Exception as error:
                 return dict.fromkeys(ids, error)
 
@@ -120,7 +122,11 @@ class CacheAside(Cache):
         return 1
 
     def _here(self) -> Local:
-        return self._locals[None]
+        process = os.getpid()
+        with self._lock:
+            if process not in self._locals:  # in a forked child nobody brings its parent's flights down
+                self._locals = {process: Local(partial(threading.BoundedSemaphore, self._max_loads))}
+            return self._locals[process]
 
     def _wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
@@ -132,7 +138,7 @@ class CacheAside(Cache):
 class AsyncCacheAside(Cache):
     """The asyncio twin of `CacheAside`, with the same arguments: ``load`` and ``load_many`` are awaited.
 
-    One object may serve one event loop after another. A load goes on when the reader that began it is cancelled, for the
+    One object may serve several event loops; max_loads is then for each of them. A load goes on when the reader that began it is cancelled, for the
     sake of those that wait for it.
     """
 
@@ -140,6 +146,8 @@ class AsyncCacheAside(Cache):
 
     def __init__(self, client: redis.asyncio.Redis, *args, **kwargs):
         super().__init__(_client(client, redis.asyncio.Redis, "connect_async"), *args, **kwargs)
+        self._origin = _awaiting("load", self._origin)
+        self._origin_many = self._origin_many and _awaiting("load_many", self._origin_many)
         self._tasks: set[asyncio.Task] = set()
 
     async def get(self, id: str) -> Any:
@@ -182,17 +190,17 @@ class AsyncCacheAside(Cache):
         contact.left -= monotonic() - began
         return reply
 
-    async def _load(self, here: Local, batches: list[list[str]]) -> dict[str, str | Exception]:
+    async def _load(self, slots: Slots, batches: list[list[str]]) -> dict[str, str | Exception]:
         """Return, for each id, what its load gave as JSON, or what it raised."""
-        outcomes = await asyncio.gather(*(self._load_batch(here, ids) for ids in batches))
+        outcomes = await asyncio.gather(*(self._load_batch(slots, ids) for ids in batches))
         return {id: outcome for batch in outcomes for id, outcome in batch.items()}
 
-    async def _load_batch(self, here: Local, ids: list[str]) -> dict[str, str | Exception]:
-        async with here.slots:
+    async def _load_batch(self, slots: Slots, ids: list[str]) -> dict[str, str | Exception]:
+        async with slots:
             self._count("loads")
             try:
                 values = {ids[0]: await self._origin(ids[0])} if len(ids) == 1 else await self._origin_many(ids)
-                return {id: encode(id, values.get(id)) for id in ids}
+                return encode_all(ids, values)
             except Exception as error:
                 return dict.fromkeys(ids, error)
 
@@ -224,7 +232,7 @@ class AsyncCacheAside(Cache):
             if loop not in self._locals:
                 for closed in [known for known in self._locals if known.is_closed()]:
                     del self._locals[closed]
-                self._locals[loop] = Local(asyncio.BoundedSemaphore(self._max_loads))
+                self._locals[loop] = Local(partial(asyncio.BoundedSemaphore, self._max_loads))
             return self._locals[loop]
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> bool:
@@ -243,3 +251,13 @@ def _client(client: Any, kind: type, maker: str) -> Any:
         name = f"{type(client).__module__}.{type(client).__name__}"
         raise TypeError(f"client must be what {maker}() returns, a {kind.__module__}.{kind.__name__}, not a {name}")
     return client
+
+
+def _awaiting(name: str, function: Callable) -> Callable:
+    async def load(ids: Any) -> Any:
+        outcome = function(ids)
+        if not isinstance(outcome, Awaitable):
+            raise TypeError(f"{name} must be an async function: CacheAside is the cache that calls {function!r}")
+        return await outcome
+
+    return load

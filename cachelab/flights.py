@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 
+Slots = threading.Semaphore | asyncio.Semaphore  # room for so many loads at once
 BUDGET = 0.45  # seconds that Redis may add to one call
 
 
@@ -29,9 +32,17 @@ class Flight:
         self.until = 0.0  # when its followers may give it up
 
 
-@dataclass
+@dataclass(eq=False)
 class Local:
     """What belongs to one event loop, or to all threads together: room for loads, and flights."""
 
-    slots: threading.Semaphore | asyncio.Semaphore
+    make_slots: Callable[[], Slots]
     flights: dict[str, Flight] = field(default_factory=dict)
+    slots: dict[int, Slots] = field(default_factory=dict)
+
+    def slots_at(self, depth: int) -> Slots:
+        """Return the room for loads, or that for loads within loads: who waits for an inner one holds an outer slot."""
+        return self.slots.get(depth) or self.slots.setdefault(depth, self.make_slots())
+
+
+INSIDE: ContextVar[tuple[Local, ...]] = ContextVar("inside", default=())  # the loads that the caller is part of

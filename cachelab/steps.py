@@ -7,6 +7,7 @@ reader. Who runs it does the step, blocking or awaiting, and sends the outcome b
 
 import asyncio
 import inspect
+import os
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -22,12 +23,12 @@ from redis.exceptions import ResponseError
 from cachelab import _check
 from cachelab.breaker import Breaker
 from cachelab.errors import InvalidationPending
-from cachelab.flights import BUDGET, Contact, Flight, Local
+from cachelab.flights import BUDGET, INSIDE, Contact, Flight, Local
 from cachelab.stats import Counts, Stats
 from cachelab.values import ALONE, BROKEN, FAILED, LEASE, LEASED, MISS, Mark, decode, from_json, milliseconds
 
 POLL = (0.005, 0.05)  # seconds between looks at a lease that another process holds: the first, the longest
-BATCH = 500  # ids that `warm` takes at a time
+BATCH = 500  # ids that `warm` takes at a time, and pending deletes that go in one command
 
 # The one script: put the value where the lease is, or nothing for an empty one. 1: done, perhaps by a first try whose reply
 # was lost. 0: the lease has gone, so the load has been overtaken.
@@ -76,8 +77,10 @@ class Cache:
         self._counts = Counts(f"the cache with prefix {prefix!r}")
         self._count = self._counts.count
         self._breaker = Breaker()
-        self._pending: dict[str, object] = {}  # ids whose delete has not gone through
-        self._locals: dict[asyncio.AbstractEventLoop | None, Local] = {}
+        self._pending: dict[str, float] = {}  # ids whose delete has not gone through, and since when; the oldest first
+        self._name = uuid.uuid4().hex[:8]
+        self._live: set[bytes] = set()  # the tokens of leases that this process may hold
+        self._locals: dict[asyncio.AbstractEventLoop | int, Local] = {}  # by event loop, or process
 
     @property
     def stats(self) -> Stats:
@@ -108,28 +111,45 @@ class Cache:
             for here in self._locals.values():
                 if flight := here.flights.pop(id, None):
                     flight.overtaken = True
-        pending, reply = {**self._pending, id: object()}, FAILED
+        contact, due, reply = Contact(probe=True), self._due([id]) | {id: monotonic()}, FAILED
         try:
-            reply = yield self._ask, Contact(probe=True), self._delete, pending
+            reply = yield self._ask, contact, self._delete, due
         finally:  # when interrupted too: what may not have arrived is sent again
             if reply is FAILED:
-                self._pending[id] = pending[id]
+                self._postpone(id, due[id])
         if reply is FAILED:
-            raise InvalidationPending(f"Redis could not be reached to delete {id!r}: the delete is kept and sent again")
-        self._settled(pending)
+            raise InvalidationPending(f"Redis did not take the delete of {id!r}: it is kept and sent again")
+        self._settled(due)
+        yield from self._settle(contact, [])
 
     def _settle(self, contact: Contact, ids: Iterable[str]) -> Generator:
-        """Send the deletes that are pending; until they go through, those ids are not looked up in Redis."""
-        if pending := dict(self._pending):
-            if (yield self._ask, contact, self._delete, pending) is not FAILED:
-                self._settled(pending)
-            elif not pending.keys().isdisjoint(ids):
-                contact.left = 0.0
+        """Send the deletes that are pending; until theirs has gone through, ids are not looked up in Redis."""
+        while due := self._due(ids):
+            if (yield self._ask, contact, self._delete, due) is FAILED:
+                if not due.keys().isdisjoint(ids):
+                    contact.left = 0.0
+                return
+            self._settled(due)
 
-    def _settled(self, pending: Mapping[str, object]) -> None:
+    def _due(self, ids: Iterable[str]) -> dict[str, float]:
+        """Return the deletes to send next: those of ids, and some of the others."""
         with self._lock:
-            for id, stamp in pending.items():
-                if self._pending.get(id) is stamp:  # not invalidated once more meanwhile
+            theirs = {id: self._pending[id] for id in ids if id in self._pending}
+            return theirs | dict(islice(self._pending.items(), BATCH))
+
+    def _postpone(self, id: str, since: float) -> None:
+        """Keep a delete until it goes through, or until all that was cached before it has expired."""
+        longest = max(self._ttl, self._missing_ttl or 0) + self._lease
+        with self._lock:
+            self._pending.pop(id, None)
+            self._pending[id] = since
+            while self._pending[oldest := next(iter(self._pending))] < since - longest:
+                del self._pending[oldest]
+
+    def _settled(self, due: Mapping[str, float]) -> None:
+        with self._lock:
+            for id, since in due.items():
+                if self._pending.get(id) is since:  # not invalidated once more meanwhile
                     del self._pending[id]
 
     def _fetch(self, ids: list[str], contact: Contact) -> Generator:
@@ -143,7 +163,7 @@ class Cache:
                 landed = yield from self._follow(flight)
                 if not landed:
                     self._forget(here, id, flight)
-                    values |= _values((yield self._load, here, [[id]]))
+                    values |= _values((yield from self._outcomes(here, [[id]])))
                 elif id in mine or contact.started <= flight.good_for:
                     values |= _values({id: flight.outcome})
             ids = [id for id in ids if id not in values]
@@ -170,8 +190,10 @@ class Cache:
 
     def _lead(self, here: Local, flights: dict[str, Flight], contact: Contact) -> Generator:
         """Bring flights down: lease, load and store, or wait for the process that holds the lease."""
-        tokens, pause = {id: f"{LEASE}{uuid.uuid4().hex}" for id in flights}, POLL[0]
+        tokens, pause = {id: self._own() + uuid.uuid4().hex for id in flights}, POLL[0]
+        live = {token.encode() for token in tokens.values()}
         until, holders = inf, None
+        self._live |= live
         try:
             while tokens:
                 left, looked = contact.left, monotonic()
@@ -180,12 +202,14 @@ class Cache:
                     until, holders = looked + self._lease, replies
                     for id in tokens:
                         flights[id].until = until
-                states = self._states(tokens, replies, late=looked >= until)
+                states = self._states(tokens, replies, late := looked >= until)
                 for id, state in states.items():
                     if isinstance(state, str):
                         self._land(here, id, flights[id], state, looked)
                 if broken := [id for id, state in states.items() if state is BROKEN]:
                     yield self._ask, contact, self._delete, broken
+                if late:
+                    yield self._ask, contact, self._expire, tokens
                 if ready := {id: state for id, state in states.items() if state in (MISS, FAILED, ALONE)}:
                     yield from self._load_and_store(here, flights, ready, tokens, contact)
                 tokens = {id: tokens[id] for id, state in states.items() if state in (LEASED, BROKEN)}
@@ -194,6 +218,7 @@ class Cache:
                     yield self._sleep, pause
                     pause = min(2 * pause, POLL[1])
         finally:
+            self._live -= live
             for id, flight in flights.items():
                 if not flight.done.is_set():
                     self._land(here, id, flight)
@@ -202,7 +227,7 @@ class Cache:
         leased, began = [id for id, state in ready.items() if state is MISS], monotonic()
         batches = [[id] for id in ready] if self._origin_many is None or len(ready) == 1 else [list(ready)]
         try:
-            outcomes = yield self._load, here, batches
+            outcomes = yield from self._outcomes(here, batches)
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):  # the leases are given back
             yield self._ask, contact, self._store, {id: (tokens[id], "", 1) for id in leased}
             raise
@@ -212,6 +237,15 @@ class Cache:
         for id, state in ready.items():
             good_for = self._good_for(flights[id], outcomes[id], state, stored.get(id), began, sent)
             self._land(here, id, flights[id], outcomes[id], good_for)
+
+    def _outcomes(self, here: Local, batches: list[list[str]]) -> Generator:
+        """Load batches of ids, where there is room for it."""
+        inside = INSIDE.get()
+        outer = INSIDE.set((*inside, here))
+        try:
+            return (yield self._load, here.slots_at(inside.count(here)), batches)
+        finally:
+            INSIDE.reset(outer)
 
     def _states(self, tokens: Mapping[str, str], replies: Any, late: bool) -> dict[str, str | Mark]:
         """Return what each attempt to take a lease came to: MISS (it is ours), a cached text, or another mark."""
@@ -225,8 +259,16 @@ class Cache:
                 value = ALONE
             elif value is BROKEN:
                 self._counts.failure("BrokenValue")
-            states[id] = reply.decode() if not isinstance(value, Mark) else ALONE if late and value is LEASED else value
+            elif value is LEASED and reply.startswith(self._own().encode()) and reply not in self._live:
+                value = BROKEN  # our own, of a load that has ended without being able to give it back
+            elif value is LEASED and late:
+                value = ALONE
+            states[id] = value if isinstance(value, Mark) else reply.decode()
         return states
+
+    def _own(self) -> str:
+        """Return how the tokens of this cache in this process begin; a forked child is another process."""
+        return f"{LEASE}{self._name}.{os.getpid()}."
 
     def _good_for(self, flight: Flight, outcome: Any, state: Mark, reply: Any, began: float, sent: float) -> float:
         """Return how late a read may have started to take an outcome loaded from ``began`` on and stored at ``sent``."""
@@ -237,6 +279,8 @@ class Cache:
         if reply == 0:
             self._count("refused")
             return -inf
+        if isinstance(reply, ResponseError):
+            self._counts.failure(reply)
         return sent if reply == 1 else began
 
     def _land(self, here: Local, id: str, flight: Flight, outcome: Any = None, good_for: float = -inf) -> None:
@@ -259,15 +303,15 @@ class Cache:
         return outcome, milliseconds(self._ttl, self._jitter)
 
     def _failed(self, contact: Contact, error: Exception) -> bytes | Mark:
-        """Count an answer that Redis did not give, and leave it alone for the rest of this call."""
+        """Count an answer that Redis did not give; leave it alone for the rest of this call unless it did say no."""
         if isinstance(error, ResponseError):  # it is there, and says no
             self._breaker.succeeded()
             if str(error).startswith("WRONGTYPE"):
                 return b""
         else:
             self._breaker.failed()
+            contact.left = 0.0
         self._counts.failure(error)
-        contact.left = 0.0
         return FAILED
 
     def _key(self, id: str) -> str:
@@ -283,6 +327,13 @@ class Cache:
 
     def _delete(self, ids: Iterable[str]):
         return self._client.delete(*(self._prefix + id for id in ids))
+
+    def _expire(self, ids: Iterable[str]):
+        """End leases that have no expiry: this cache writes none, and nobody would ever load what they hold up."""
+        pipeline = self._client.pipeline(transaction=False)
+        for id in ids:
+            pipeline.pexpire(self._prefix + id, 1, nx=True)
+        return pipeline.execute(raise_on_error=False)
 
     def _take(self, tokens: dict[str, str]):
         """Put a lease where nothing is; reply None where that was done, else what is there."""

@@ -2,10 +2,11 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 LEASE = "lease:"  # no JSON begins like this
+LONGEST = 2**62  # milliseconds: Redis refuses an expiry beyond 64 bits
 
 
 class Mark:
@@ -37,6 +38,23 @@ def encode(id: str, value: Any) -> str:
         raise TypeError(f"the value loaded for {id!r} is not JSON: {error}") from None
 
 
+def encode_all(ids: Iterable[str], values: Mapping[str, Any]) -> dict[str, str | Exception]:
+    """Return, for each id, its value as JSON text or what keeps it from being one; an id that is left out is absent.
+
+    >>> encode_all(["a", "b"], {"a": 1})
+    {'a': '1', 'b': 'null'}
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"load_many must return a mapping of ids to values, not a {type(values).__name__}")
+    outcomes: dict[str, str | Exception] = {}
+    for id in ids:
+        try:
+            outcomes[id] = encode(id, values.get(id))
+        except TypeError as error:
+            outcomes[id] = error
+    return outcomes
+
+
 def decode(raw: bytes | Mark | None) -> Any:
     """Return the value that a key holds, or what it holds instead: MISS, LEASED, BROKEN; FAILED is passed on.
 
@@ -61,7 +79,7 @@ def milliseconds(ttl: float, jitter: float = 0.0, draw: Callable[[], float] = ra
     >>> milliseconds(2.5), milliseconds(10, jitter=0.1, draw=lambda: 1.0)
     (2500, 9000)
     """
-    return max(1, round(1000 * ttl * (1 - jitter * draw())))
+    return round(min(max(1, 1000 * ttl * (1 - jitter * draw())), LONGEST))
 
 
 def _refuse(constant: str) -> None:

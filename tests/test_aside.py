@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ import redis
 
 import cachelab as cl
 from cachelab import aside
+from cachelab.lab.link import Link
 
 
 class Origin:
@@ -92,6 +95,12 @@ def test_without_missing_ttl_absence_is_not_remembered(make_cache, client, origi
     assert origin.loads == ["nobody", "nobody"] and client.dbsize() == 0
 
 
+def test_a_ttl_longer_than_redis_can_count_is_as_long_as_it_can(make_cache, client, origin):
+    cache = make_cache(origin.get, ttl=1e300)
+    assert [cache.get("ada"), cache.get("ada")] == ["Ada"] * 2 and client.ttl("ada") > 1e15
+    assert cache.stats.errors == 0
+
+
 def test_every_key_expires_within_ttl_and_jitter(make_cache, client):
     cache = make_cache(Origin(**{f"u{n}": n for n in range(200)}).get, ttl=100, jitter=0.5, missing_ttl=None)
     cache.warm(f"u{n}" for n in range(200))
@@ -161,6 +170,22 @@ def test_get_many_of_nothing_is_nothing_and_of_a_str_an_error(make_cache, origin
     assert cache.get_many([]) == {}
     with pytest.raises(TypeError, match="several texts"):
         cache.get_many("ada")
+    with pytest.raises(TypeError, match="several texts"):
+        cache.warm(5)
+
+
+def test_what_one_value_of_load_many_lacks_spoils_no_other(make_cache, client):
+    cache = make_cache(str, load_many=lambda ids: {"a": 1, "b": {1, 2}, "of nobody": 3})
+    with pytest.raises(TypeError, match="'b' is not JSON"):
+        cache.get_many(["a", "b", "c"])
+    assert {key: client.get(key) for key in client.keys()} == {"a": "1", "c": "null"}
+
+
+@pytest.mark.parametrize("answer", [["Ada"], None, iter([])])
+def test_load_many_must_return_a_mapping(make_cache, client, answer):
+    with pytest.raises(TypeError, match="load_many must return a mapping"):
+        make_cache(str, load_many=lambda ids: answer).get_many(["a", "b"])
+    assert client.dbsize() == 0
 
 
 def test_warm_says_how_many_exist(make_cache, client, origin):
@@ -175,7 +200,7 @@ def test_warm_says_how_many_exist(make_cache, client, origin):
 def test_200_readers_of_a_cold_key_load_once_where_the_common_recipe_loads_200_times(
     make_cache, client, origin, together
 ):
-    cache = make_cache(origin.get)
+    cache = make_cache(origin.get, patient=True)
     together(50, client.ping)  # a cold pool would hide a stampede
     origin.hold()
     threading.Thread(target=lambda: (origin.entered.wait(30), time.sleep(0.1), origin.go.set())).start()
@@ -211,7 +236,7 @@ def test_a_load_that_raises_reaches_every_reader_and_is_not_cached(make_cache, c
 
 
 def test_two_caches_on_one_server_load_once_between_them(make_cache, origin, together):
-    first, second = make_cache(origin.get), make_cache(origin.get)
+    first, second = make_cache(origin.get, patient=True), make_cache(origin.get, patient=True)
     origin.hold()
     leader = threading.Thread(target=first.get, args=("ada",))
     leader.start()
@@ -229,8 +254,28 @@ def test_a_dead_holder_delays_others_by_its_lease_at_most(make_cache, client, or
     assert origin.loads == ["ada"] and client.get("ada") == '"Ada"'
 
 
+def test_a_lease_that_a_cut_network_has_kept_from_being_used_holds_its_owner_s_readers_up_no_more(
+    make_cache, server, client, origin
+):
+    with Link(server.url) as link:
+        cache, far = make_cache(origin.get, url=link.url, lease=60), make_cache(origin.get, lease=0.3)
+        origin.hold()
+        reader = threading.Thread(target=cache.get, args=("ada",))
+        reader.start()
+        assert origin.entered.wait(30)
+        link.cut()  # the store is lost
+        origin.go.set()
+        reader.join()
+        link.heal()
+        started = time.monotonic()
+        assert far.get("ada") == "Ada" and time.monotonic() - started >= 0.3  # another process cannot know
+        assert client.get("ada").startswith("lease:")
+        assert cache.get("ada") == "Ada" and client.get("ada") == '"Ada"'
+        assert time.monotonic() - started < 30
+
+
 def test_after_a_dead_holder_s_lease_one_reader_of_all_loads(make_cache, client, origin, together):
-    first, second = make_cache(origin.get, lease=1.0), make_cache(origin.get, lease=1.0)
+    first, second = make_cache(origin.get, lease=1.0, patient=True), make_cache(origin.get, lease=1.0, patient=True)
     together(50, client.ping)
     client.set("ada", "lease:of-a-process-that-died", px=1000)
     slow = threading.Timer(
@@ -242,6 +287,13 @@ def test_after_a_dead_holder_s_lease_one_reader_of_all_loads(make_cache, client,
     assert together(100, lambda: next(caches).get("ada")) == ["Ada"] * 100
     slow.join()
     assert origin.loads == ["ada"]
+
+
+def test_a_lease_that_never_expires_holds_readers_up_once(make_cache, client, origin):
+    client.set("ada", "lease:of-nobody")
+    cache = make_cache(origin.get, lease=0.2)
+    assert [cache.get("ada"), cache.get("ada")] == ["Ada"] * 2
+    assert client.get("ada") == '"Ada"'
 
 
 def test_who_has_waited_a_lease_loads_and_does_not_store(make_cache, client, origin):
@@ -288,6 +340,40 @@ def test_at_most_max_loads_run_at_once(make_cache, together):
     names = iter([f"u{n}" for n in range(30)])
     together(30, lambda: cache.get(next(names)))
     assert most == 3
+
+
+def test_a_load_may_read_other_ids_however_few_loads_may_run_at_once(make_cache):
+    cache = make_cache(lambda id: "leaf" if id == "inner" else cache.get("inner"), max_loads=1)
+    values = []
+    reader = threading.Thread(target=lambda: values.append(cache.get("outer")), daemon=True)
+    reader.start()
+    reader.join(30)
+    assert values == ["leaf"]
+
+
+def test_a_forked_child_waits_for_no_load_of_its_parent(server, client):
+    code = """if True:
+    import os, sys, threading, cachelab as cl
+    entered, go = threading.Event(), threading.Event()
+    def load(id):
+        if os.getpid() != parent:
+            return "child's"
+        entered.set()
+        go.wait(30)
+    parent = os.getpid()
+    cache = cl.CacheAside(cl.connect(sys.argv[1]), load=load, ttl=60, max_loads=1)
+    reader = threading.Thread(target=cache.get, args=("ada",))
+    reader.start()
+    entered.wait(30)
+    if not (child := os.fork()):
+        print(cache.get("bob"), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    go.set()
+    reader.join()
+    """
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, server.url], capture_output=True, timeout=40)
+    assert run.stdout == b"child's\n"
 
 
 def test_a_cancelled_reader_does_not_stop_the_load_that_others_wait_for(aclient, run_async):
@@ -497,6 +583,60 @@ def test_a_wrong_password_is_logged_once(make_cache, server, origin, caplog):
     assert len(caplog.records) == 1 and "wrong@" not in caplog.text
 
 
+def test_a_full_server_s_refusal_to_store_is_counted_and_holds_nobody_up(make_cache, client, origin):
+    cache = make_cache(origin.get, lease=300)
+    origin.hold()
+    reader = threading.Thread(target=cache.get, args=("ada",))
+    reader.start()
+    assert origin.entered.wait(30)
+    client.config_set("maxmemory", "1mb")  # less than the server itself takes
+    origin.go.set()
+    reader.join()
+    client.config_set("maxmemory", "256mb")
+    assert cache.stats.errors_by_kind == {"OutOfMemoryError": 1} and client.get("ada").startswith("lease:")
+    assert cache.get("ada") == "Ada" and client.get("ada") == '"Ada"'
+
+
+def test_a_server_that_refuses_a_delete_still_gives_what_else_it_has(make_cache, origin):
+    with cl.Server() as server, redis.Redis.from_url(server.url) as client:
+        cache = make_cache(origin.get, url=server.url)
+        cache.warm(["ada", "zero"])
+        client.replicaof("127.0.0.1", 1)
+        origin.rows["ada"] = "new"
+        with pytest.raises(cl.InvalidationPending, match="'ada'"):
+            cache.invalidate("ada")
+        hits = cache.stats.hits
+        assert [cache.get("zero"), cache.get("ada")] == ["0", "new"] and cache.stats.hits == hits + 1
+
+
+def test_one_contact_sends_every_delete_that_is_pending(make_cache, origin, monkeypatch):
+    monkeypatch.setattr("cachelab.steps.BATCH", 3)
+    origin.rows |= {f"u{n}": "old" for n in range(10)}
+    with cl.Server() as server, Link(server.url) as link:
+        cache, other = make_cache(origin.get, url=link.url), make_cache(origin.get, url=server.url)
+        other.warm(origin.rows)
+        link.cut()
+        for n in range(10):
+            origin.rows[f"u{n}"] = "new"
+            with pytest.raises(cl.InvalidationPending):
+                cache.invalidate(f"u{n}")
+        assert other.get("u9") == "old"
+        link.heal()
+        while cache.stats.hits == 0:
+            cache.get("ada")
+        assert [other.get(f"u{n}") for n in range(10)] == ["new"] * 10
+
+
+def test_a_pending_delete_is_forgotten_when_what_it_was_for_has_expired(dead_url, origin):
+    client = cl.connect(dead_url, check=False)
+    brief, lasting = (cl.CacheAside(client, origin.get, ttl, missing_ttl=None, lease=ttl) for ttl in (0.0001, 60))
+    for n in range(10):
+        for cache in (brief, lasting):
+            with pytest.raises(cl.InvalidationPending):
+                cache.invalidate(f"u{n}")
+    assert (len(brief._pending), len(lasting._pending)) == (1, 10)
+
+
 def test_an_invalidation_that_cannot_reach_redis_is_kept_and_sent_later(make_cache, origin):
     with cl.Server() as server:
         cache, other = make_cache(origin.get, url=server.url), make_cache(origin.get, url=server.url)
@@ -576,6 +716,12 @@ def test_a_coroutine_function_is_for_the_async_cache():
 
     with pytest.raises(TypeError, match="AsyncCacheAside"):
         cl.CacheAside(cl.connect("redis://127.0.0.1:1", check=False), load=load, ttl=60)
+
+
+def test_a_plain_function_is_for_the_sync_cache(aclient, run_async):
+    cache = cl.AsyncCacheAside(aclient, load=str.upper, ttl=60)
+    with pytest.raises(TypeError, match=r"load must be an async function: CacheAside is"):
+        run_async(cache.get("ada"))
 
 
 # Twins

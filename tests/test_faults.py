@@ -89,7 +89,7 @@ def contend(cache, table: Table, writers: int, rounds: int) -> tuple[int, int]:
 @pytest.mark.parametrize("writers", [1, 2])
 def test_no_order_of_updates_and_loads_leaves_or_gives_an_old_value(make_cache, writers):
     table = Table({"a": "0", "b": "0"}, slow=0.05)
-    cache = make_cache(table.get)
+    cache = make_cache(table.get, patient=True)
     assert contend(cache, table, writers, rounds=2000) == (0, 0)
     assert cache.stats.refused > 0  # it did happen that a load was overtaken
 
