@@ -121,6 +121,23 @@ def test_places_that_are_measured_are_matched_in_order(keep):
     assert list(table["finding"]) == ["at point 1", "at point 2"] and table["agrees"].all()
 
 
+def test_another_number_of_measured_places_is_another_experiment(keep):
+    first = keep("first", "curve", pd.DataFrame({"keys": [101, 203], "hit_rate": [0.3, 0.6]}), "keys", "hit_rate")
+    second = keep("second", "curve", pd.DataFrame({"keys": [99], "hit_rate": [0.3]}), "keys", "hit_rate")
+    table = findings.compare(first, second)
+    assert list(table["finding"]) == ["at 101", "at 203", "at 99"] and not table["agrees"].any()
+
+
+def test_runs_of_different_scale_come_with_a_caution(keep, monkeypatch):
+    df = pd.DataFrame({"policy": ["LRU"], "hit_rate": [0.6]})
+    monkeypatch.setenv("CACHELAB_SCALE", "quick")
+    first = keep("first", "bars", df, "policy", "hit_rate")
+    monkeypatch.setenv("CACHELAB_SCALE", "full")
+    second = keep("second", "bars", df, "policy", "hit_rate")
+    assert "Caution: quick against full scale" in findings.told(findings.compare(first, second))
+    assert "Caution" not in findings.told(findings.compare(first, first))
+
+
 def test_reads_over_time_are_compared_by_the_share_that_is_slow_while_something_happened(keep):
     def reads(slow):
         at = np.arange(0, 10, 0.01)

@@ -1,6 +1,7 @@
 """Findings: what the figures of a run claim beyond its machine, with intervals, and whether another run agrees.
 
-python -m cachelab.lab.findings FIRST SECOND     compare two folders of figures; exit status 1 where they disagree
+python -m cachelab.lab.notebooks run --charts FIRST     one run of all notebooks; the same with SECOND for another
+python -m cachelab.lab.findings FIRST SECOND            compare the two; exit status 1 where they disagree
 
 Findings are made from the data kept beside the figures; rows of a model are no measurements. Shares, ratios and counts are
 findings as they stand. Times, rates and sizes belong to a machine, so what is compared is their ratio to the first series at
@@ -28,7 +29,7 @@ CLOSE = 0.10  # findings that differ by less agree
 SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
 RESAMPLES, BLOCKS = 500, 20
-COURSE = 20  # a curve with more points than this shows a course of time
+COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
 
 def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
@@ -39,19 +40,23 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
     that disagrees, with nan on the other side. Raises FigureError for a folder without figures or a file that is malformed.
     """
     one, two = ({file.stem: file for file in kept_in(folder)} for folder in (first, second))
-    tables = []
+    tables, scales = [], set()
     for name in sorted(one.keys() | two.keys()):
         if name not in one or name not in two:
             tables.append(_table([f"only in {first if name in one else second}"]).assign(chart=name))
             continue
-        pairs = read(one[name])["charts"], read(two[name])["charts"]
+        figures = read(one[name]), read(two[name])
+        scales.add(tuple(str(figure["environment"].get("scale")) for figure in figures))
+        pairs = [figure["charts"] for figure in figures]
         for i, (mine, theirs) in enumerate(zip(*pairs, strict=False), start=1):
             tables.append(between(mine, theirs).assign(chart=name if len(pairs[0]) == 1 else f"{name}, panel {i}"))
         if len(pairs[0]) != len(pairs[1]):
             tables.append(
                 _table([f"{len(pairs[0])} charts in {first}, {len(pairs[1])} in {second}"]).assign(chart=name)
             )
-    return pd.concat(tables, ignore_index=True)[["chart", *tables[0].columns.drop("chart")]]
+    df = pd.concat(tables, ignore_index=True)[["chart", *tables[0].columns.drop("chart")]]
+    df.attrs["caution"] = [f"{a} against {b} scale: not the same experiments" for a, b in sorted(scales) if a != b]
+    return df
 
 
 def between(first: dict, second: dict) -> pd.DataFrame:
@@ -80,7 +85,7 @@ def told(df: pd.DataFrame, everything: bool = False) -> str:
             )
     agree, figures = int(df["agrees"].sum()), df["chart"].str.replace(r", panel \d+$", "", regex=True).nunique()
     lines.append(f"{agree} of {len(df)} findings in {figures} figures agree.")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"Caution: {words}." for words in df.attrs.get("caution", [])])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,16 +133,19 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
                 tidy["n"] = tidy.groupby(["series", "place"])["value"].transform("size")
         frames.append(tidy.dropna(subset="value"))
     if charts[0]["kind"] == "curve":
-        _match(frames, unit_of(charts[0]["arguments"]["x"]))
+        _match(frames, charts[0])
     return frames
 
 
-def _match(frames: list[pd.DataFrame], unit: str) -> None:
+def _match(frames: list[pd.DataFrame], chart: dict) -> None:
     """Name the places of a curve so that those of two runs meet: by their x or, where that was measured, in order."""
+    x = chart["arguments"]["x"]
+    unit = (chart["arguments"].get("units") or {}).get(x) or unit_of(x)
     places = [df["place"] for df in frames]
-    if max(df.groupby("series")["place"].nunique().max() for df in frames) > COURSE:  # false where all are models
+    points = [dict(df.groupby("series")["place"].nunique()) for df in frames]
+    if _is_of_the_machine(chart) and max((n for counts in points for n in counts.values()), default=0) > COURSE:
         named = ["" for _ in frames]
-    elif 2 * len(set(places[0]) & set(places[1])) >= len(set(places[0])):
+    elif points[0] != points[1] or 2 * len(set(places[0]) & set(places[1])) >= len(set(places[0])):
         named = [at.map(lambda x: f" at {written(x, unit)}") for at in places]
     else:
         named = [df.groupby("series")["place"].rank("dense").map(" at point {:.0f}".format) for df in frames]
