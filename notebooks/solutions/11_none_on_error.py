@@ -1,4 +1,6 @@
-"""When Redis is away, the database has the value; what else fails reaches the caller."""
+"""When Redis is away or full, the database has the value; what else fails reaches the caller."""
+
+from contextlib import suppress
 
 
 class MyCache:
@@ -6,10 +8,10 @@ class MyCache:
         self.client, self.load, self.ttl = connect(url, check=False), load, ttl
 
     def get(self, id):
-        try:
+        value = None
+        with suppress(redis.RedisError):
             value = self.client.get(id)
-        except redis.RedisError:
-            return self.load(id)
         if value is None and (value := self.load(id)) is not None:
-            self.client.set(id, value, ex=int(self.ttl))
+            with suppress(redis.RedisError):
+                self.client.set(id, value, ex=int(self.ttl))
         return value
