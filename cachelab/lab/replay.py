@@ -15,6 +15,7 @@ from cachelab import _check
 BATCH = 100  # requests on the way at once: few, since the server counts what it has yet to read as used memory
 TICK = 0.01  # seconds that a request by the clock may be late, so that several go out together
 TIMEOUT = 10.0  # seconds to wait for a reply; not what is measured here
+NAMES = {"allkeys-lru": "LRU", "allkeys-lfu": "LFU", "allkeys-random": "random"}  # as theory and simulations call them
 OFFERED = "no such policy"  # a value that CONFIG SET refuses, naming those that it takes
 
 # A request, read then fill. Commands that are sent in one go are answered one after the other, and the server evicts before

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import expm1, isfinite
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -148,9 +149,11 @@ def from_csv(path: str | PathLike) -> Trace:
                 if size is not None:
                     sizes.append(_size(row[size]))
         except (ValueError, OverflowError, csv.Error) as error:
-            raise TraceError(f"{path}, line {max(1, lines.line_num)}: {error}") from None
+            raise TraceError(f"{Path(path).name}, line {max(1, lines.line_num)}: {error}") from None
     if not ids:
-        raise TraceError(f"{path} holds no request: a trace is one key a line, or columns {', '.join(COLUMNS)}")
+        raise TraceError(
+            f"{Path(path).name} holds no request: a trace is one key a line, or columns {', '.join(COLUMNS)}"
+        )
     told = {"times": np.array(times) if times else None, "sizes": np.array(sizes) if sizes else None}
     return Trace(np.array(ids), list(numbers), **told)
 
