@@ -229,6 +229,8 @@ def _compare(first: Path, second: Path, into: Path) -> int:
     from cachelab.lab import findings, overlay
 
     drawn = overlay.overlay(first, second, into)
+    for old in [file for file in into.glob("*.*") if not drawn.get(file.stem)]:
+        old.unlink()  # of another pair of folders, and taken for one of these
     print(findings.told(findings.compare(first, second)))
     print(f"Figures of both: {sum(map(bool, drawn.values()))}, each as SVG and PNG in {into}")
     return 0

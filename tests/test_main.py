@@ -230,18 +230,33 @@ def test_redraw_draws_the_committed_figures_unless_a_folder_is_named(monkeypatch
     assert drawn == [notebooks.SCALES["full"], tmp_path]
 
 
-def test_compare_lays_a_folder_over_the_committed_figures_or_over_a_second_one(monkeypatch, capsys):
+def test_compare_lays_a_folder_over_the_committed_figures_or_over_a_second_one(monkeypatch, capsys, tmp_path):
     from cachelab.lab import findings, notebooks, overlay
 
     asked = []
+    monkeypatch.setitem(notebooks.SCALES, "quick", tmp_path)
     monkeypatch.setattr(overlay, "overlay", lambda *folders: asked.append([f.resolve() for f in folders]) or {"05": 1})
     monkeypatch.setattr(findings, "compare", lambda *folders: list(folders))
     monkeypatch.setattr(findings, "told", lambda folders: f"{folders[0].name} and {folders[1].name}")
     assert main(["charts", "--compare", "tests"]) == main(["charts", "--compare", "tests", "notebooks"]) == 0
     committed, root = notebooks.SCALES["full"], notebooks.ROOT
     assert [folders[:2] for folders in asked] == [[committed, root / "tests"], [root / "notebooks", root / "tests"]]
-    assert {folders[2] for folders in asked} == {committed / "local" / "compare"}
+    assert {folders[2] for folders in asked} == {tmp_path / "compare"}
     assert "charts and tests" in capsys.readouterr().out
+
+
+def test_compare_leaves_no_pictures_of_other_folders(monkeypatch, tmp_path):
+    from cachelab.lab import notebooks
+
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        for file in notebooks.SCALES["full"].glob("03_falsy.*"):
+            (tmp_path / run / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setitem(notebooks.SCALES, "quick", tmp_path)
+    (tmp_path / "compare").mkdir()
+    (tmp_path / "compare" / "09_old.svg").touch()
+    assert main(["charts", "--compare", str(tmp_path / "second"), str(tmp_path / "first")]) == 0
+    assert sorted(os.listdir(tmp_path / "compare")) == ["03_falsy.png", "03_falsy.svg"]
 
 
 BAD = {
