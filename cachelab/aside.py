@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import suppress
 from functools import partial
 from time import monotonic, sleep
 from typing import Any
@@ -128,8 +129,8 @@ class CacheAside(Cache):
                 self._locals = {process: Local(partial(threading.BoundedSemaphore, self._max_loads))}
             return self._locals[process]
 
-    def _wait(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(seconds)
+    def _wait(self, event: threading.Event, seconds: float) -> None:
+        event.wait(seconds)
 
     def _sleep(self, seconds: float) -> None:
         sleep(seconds)
@@ -235,12 +236,10 @@ class AsyncCacheAside(Cache):
                 self._locals[loop] = Local(partial(asyncio.BoundedSemaphore, self._max_loads))
             return self._locals[loop]
 
-    async def _wait(self, event: asyncio.Event, seconds: float) -> bool:
-        try:
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                return await event.wait()
-        except TimeoutError:
-            return False
+                await event.wait()
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

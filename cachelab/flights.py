@@ -29,7 +29,7 @@ class Flight:
         self.outcome: str | Exception | None = None  # JSON, so that each reader gets a value of its own
         self.good_for = -inf  # reads that started later than this must read again
         self.overtaken = False  # by an invalidate of this process
-        self.until = 0.0  # when its followers may give it up
+        self.until = 0.0  # when its followers may give it up, once a lease has been seen
 
 
 @dataclass(eq=False)

@@ -22,25 +22,20 @@ from redis.exceptions import ResponseError
 
 from cachelab import _check
 from cachelab.breaker import Breaker
+from cachelab.commands import STORE, Commands
 from cachelab.errors import InvalidationPending
 from cachelab.flights import BUDGET, INSIDE, Contact, Flight, Local
+from cachelab.pending import Pending
 from cachelab.stats import Counts, Stats
 from cachelab.values import ALONE, BROKEN, FAILED, LEASE, LEASED, MISS, Mark, decode, from_json, milliseconds
 
+__all__ = ["STORE", "Cache"]
+
 POLL = (0.005, 0.05)  # seconds between looks at a lease that another process holds: the first, the longest
-BATCH = 500  # ids that `warm` takes at a time, and pending deletes that go in one command
-
-# The one script: put the value where the lease is, or nothing for an empty one. 1: done, perhaps by a first try whose reply
-# was lost. 0: the lease has gone, so the load has been overtaken.
-STORE = """
-local held = redis.call('GET', KEYS[1])
-if held ~= ARGV[1] then return held == ARGV[2] and 1 or 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-return 1
-"""
+BATCH = 500  # ids that `warm` takes at a time
 
 
-class Cache:
+class Cache(Commands):
     """What both classes do, but for the waiting."""
 
     _event: type
@@ -77,7 +72,7 @@ class Cache:
         self._counts = Counts(f"the cache with prefix {prefix!r}")
         self._count = self._counts.count
         self._breaker = Breaker()
-        self._pending: dict[str, float] = {}  # ids whose delete has not gone through, and since when; the oldest first
+        self._pending = Pending(max(ttl, missing_ttl or 0) + lease)
         self._name = uuid.uuid4().hex[:8]
         self._live: set[bytes] = set()  # the tokens of leases that this process may hold
         self._locals: dict[asyncio.AbstractEventLoop | int, Local] = {}  # by event loop, or process
@@ -111,46 +106,25 @@ class Cache:
             for here in self._locals.values():
                 if flight := here.flights.pop(id, None):
                     flight.overtaken = True
-        contact, due, reply = Contact(probe=True), self._due([id]) | {id: monotonic()}, FAILED
+        contact, due, reply = Contact(probe=True), self._pending.due([id]) | {id: monotonic()}, FAILED
         try:
             reply = yield self._ask, contact, self._delete, due
         finally:  # when interrupted too: what may not have arrived is sent again
             if reply is FAILED:
-                self._postpone(id, due[id])
+                self._pending.postpone(id, due[id])
         if reply is FAILED:
             raise InvalidationPending(f"Redis did not take the delete of {id!r}: it is kept and sent again")
-        self._settled(due)
+        self._pending.settle(due)
         yield from self._settle(contact, [])
 
     def _settle(self, contact: Contact, ids: Iterable[str]) -> Generator:
         """Send the deletes that are pending; until theirs has gone through, ids are not looked up in Redis."""
-        while due := self._due(ids):
+        while due := self._pending.due(ids):
             if (yield self._ask, contact, self._delete, due) is FAILED:
                 if not due.keys().isdisjoint(ids):
                     contact.left = 0.0
                 return
-            self._settled(due)
-
-    def _due(self, ids: Iterable[str]) -> dict[str, float]:
-        """Return the deletes to send next: those of ids, and some of the others."""
-        with self._lock:
-            theirs = {id: self._pending[id] for id in ids if id in self._pending}
-            return theirs | dict(islice(self._pending.items(), BATCH))
-
-    def _postpone(self, id: str, since: float) -> None:
-        """Keep a delete until it goes through, or until all that was cached before it has expired."""
-        longest = max(self._ttl, self._missing_ttl or 0) + self._lease
-        with self._lock:
-            self._pending.pop(id, None)
-            self._pending[id] = since
-            while self._pending[oldest := next(iter(self._pending))] < since - longest:
-                del self._pending[oldest]
-
-    def _settled(self, due: Mapping[str, float]) -> None:
-        with self._lock:
-            for id, since in due.items():
-                if self._pending.get(id) is since:  # not invalidated once more meanwhile
-                    del self._pending[id]
+            self._pending.settle(due)
 
     def _fetch(self, ids: list[str], contact: Contact) -> Generator:
         """Load each id once: lead the loads that nobody has begun, follow the others."""
@@ -171,13 +145,10 @@ class Cache:
 
     def _follow(self, flight: Flight) -> Generator:
         """Wait for a flight to land, at most a lease from the time that its leader found or got one."""
-        until, patience = 0.0, monotonic() + self._lease + BUDGET
-        while until < patience:
-            until = patience
-            if (yield self._wait, flight.done, max(0.0, until - monotonic())):
-                return True
-            patience = max(until, flight.until + BUDGET)
-        return False
+        patience = monotonic() + self._lease
+        while (left := (flight.until or patience) + BUDGET - monotonic()) > 0 and not flight.done.is_set():
+            yield self._wait, flight.done, left  # not all, perhaps: somebody may get a lease meanwhile
+        return flight.done.is_set()
 
     def _board(self, here: Local, ids: Iterable[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
         """Return the flights of these ids that the caller must lead, and those that it may follow."""
@@ -318,36 +289,6 @@ class Cache:
         if type(id) is not str or not id.isascii() or not 0 < len(id) <= 512:  # the usual id passes quickly
             _check.identity("id", id)
         return self._prefix + id
-
-    def _read(self, key: str):
-        return self._client.execute_command("GET", key, NEVER_DECODE=True)
-
-    def _read_many(self, keys: list[str]):
-        return self._client.execute_command("MGET", *keys, NEVER_DECODE=True)
-
-    def _delete(self, ids: Iterable[str]):
-        return self._client.delete(*(self._prefix + id for id in ids))
-
-    def _expire(self, ids: Iterable[str]):
-        """End leases that have no expiry: this cache writes none, and nobody would ever load what they hold up."""
-        pipeline = self._client.pipeline(transaction=False)
-        for id in ids:
-            pipeline.pexpire(self._prefix + id, 1, nx=True)
-        return pipeline.execute(raise_on_error=False)
-
-    def _take(self, tokens: dict[str, str]):
-        """Put a lease where nothing is; reply None where that was done, else what is there."""
-        pipeline = self._client.pipeline(transaction=False)
-        for id, token in tokens.items():
-            words = ("NX", "GET", "PX", milliseconds(self._lease))
-            pipeline.execute_command("SET", self._prefix + id, token, *words, get=True, NEVER_DECODE=True)
-        return pipeline.execute(raise_on_error=False)
-
-    def _store(self, entries: dict[str, tuple[str, str, int]]):
-        pipeline = self._client.pipeline(transaction=False)
-        for id, (token, text, ttl_ms) in entries.items():
-            pipeline.eval(STORE, 1, self._prefix + id, token, text, ttl_ms)
-        return pipeline.execute(raise_on_error=False)
 
 
 def _values(outcomes: Mapping[str, str | Exception]) -> dict[str, Any]:

@@ -610,7 +610,7 @@ def test_a_server_that_refuses_a_delete_still_gives_what_else_it_has(make_cache,
 
 
 def test_one_contact_sends_every_delete_that_is_pending(make_cache, origin, monkeypatch):
-    monkeypatch.setattr("cachelab.steps.BATCH", 3)
+    monkeypatch.setattr("cachelab.pending.BATCH", 3)
     origin.rows |= {f"u{n}": "old" for n in range(10)}
     with cl.Server() as server, Link(server.url) as link:
         cache, other = make_cache(origin.get, url=link.url), make_cache(origin.get, url=server.url)
