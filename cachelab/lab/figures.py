@@ -111,7 +111,10 @@ def redraw(folder: str | Path) -> list[Path]:
 
     All are read before the first is drawn: a file that is missing or malformed raises FigureError, and nothing has changed.
     """
-    return [_draw(file, told) for file, told in [(file, read(file)) for file in kept_in(folder)]]
+    files = kept_in(folder)
+    for file in files:
+        read(file)
+    return [_draw(file, read(file)) for file in files]  # anew: meanwhile a notebook may have written it
 
 
 def kept_in(folder: str | Path) -> list[Path]:
