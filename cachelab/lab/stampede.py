@@ -127,7 +127,7 @@ def chart(df: pd.DataFrame, seconds: float, name: str | None = None) -> Axes:
     (top, bottom), reads = charts.panels(2, name=name, sharex=True), df[df["event"] == "read"]
     loads = f"{an_expiry(df):.1f}".removesuffix(".0")
     loads += " load an expiry" if loads == "1" else " loads an expiry"
-    finding = f"{df['technique'].iloc[0]}: {loads}, at most {under_way(df)['loads'].max()} at once"
+    finding = f"{df['technique'].iloc[0]}: {loads}, {under_way(df)['loads'].max()} at once"
     look = {"ylabel": "loads at once", "ylim": (0, COPIES * READERS + 2), "xlabel": "", "roles": "database"}
     charts.timeline(under_way(df), "at", "loads", title=finding, ax=top, xlim=(0, seconds), steps=True, **look)
     finding = f"99 of 100 reads take at most {written(reads['seconds'].quantile(0.99), 's')}"
