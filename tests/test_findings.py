@@ -112,7 +112,27 @@ def test_a_curve_is_compared_series_by_series_at_each_place_without_its_model(ke
     }
 
 
-def test_places_that_are_measured_are_matched_in_order(keep):
+@pytest.mark.parametrize(("taken", "agrees"), [([1.0, 1.1, 1.2], True), ([1.0, 1.01, 1.02], False), ([1.0, 1.1], True)])
+def test_a_few_measurements_have_the_interval_of_students_t_wider_than_their_range(keep, taken, agrees):
+    def runs(slower):
+        rows = [(way, slower * t if way == "KEYS" else t) for way in ("SCAN", "KEYS") for t in taken]
+        return pd.DataFrame(rows, columns=["way", "seconds"])
+
+    first = keep("first", "strip", runs(1.0), "seconds", "way")
+    assert only(findings.compare(first, keep("second", "strip", runs(1.3), "seconds", "way")))["agrees"] == agrees
+
+
+def test_places_that_are_measured_are_matched_by_what_was_asked(keep):
+    def trips(measured):
+        df = pd.DataFrame({"trip_ms": measured, "asked_ms": [0, 0, 1, 1], "times as fast": [8.0, 9.0, 20.0, 21.0]})
+        return pd.concat([df, pd.DataFrame({"trip_ms": [0.1], "times as fast": [1.0], "source": "model"})])
+
+    first = keep("first", "curve", trips([0.10, 0.12, 1.1, 1.2]), "trip_ms", "times as fast")
+    table = findings.compare(first, keep("second", "curve", trips([0.13, 0.11, 1.3, 1.4]), "trip_ms", "times as fast"))
+    assert list(table["finding"]) == ["at asked 0 ms", "at asked 1 ms"] and list(table["first"]) == [8.5, 20.5]
+
+
+def test_places_that_are_measured_are_else_matched_in_order(keep):
     folders = [
         keep(run, "curve", pd.DataFrame({"keys_held": held, "hit_rate": [0.3, 0.6]}), "keys_held", "hit_rate")
         for run, held in (("first", [101, 203]), ("second", [99, 207]))

@@ -5,21 +5,23 @@ python -m cachelab.lab.findings FIRST SECOND            compare the two; exit st
 
 Findings are made from the data kept beside the figures; rows of a model are no measurements. Shares, ratios and counts are
 findings as they stand. Times, rates and sizes belong to a machine, so what is compared is their ratio to the first series at
-the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual. Where
-measured places are never the same twice, points are matched in order.
+the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual.
 
 Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a twentieth each, so that
-a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole. Else the
-columns NAME_low and NAME_high tell it, or for a share its n trials (Jeffreys). Any other single number has none.
+a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of fewer
+than ten, Student's t of their logarithms. Else the columns NAME_low and NAME_high tell it, or for a share its n trials
+(Jeffreys). Any other single number has none.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from cachelab.errors import CachelabError
 from cachelab.lab.figures import kept_in, read
@@ -29,6 +31,7 @@ CLOSE = 0.10  # findings that differ by less agree
 SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
 RESAMPLES, BLOCKS = 500, 20
+FEW = 10  # measurements: fewer tell too little of their spread to be resampled
 COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
 
@@ -117,7 +120,7 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
         value, series, place = _columns(chart)
         tidy = pd.DataFrame({"series": df[series].astype(str) if series else "", "value": df[value].astype(float)})
         tidy["place"] = df[place] if place else ""
-        trials = "n" if _unit(chart) == "%" else ""
+        trials = "n" if _unit(chart, value) == "%" else ""
         for column, end in {"n": trials, "low": f"{value}_low", "high": f"{value}_high"}.items():
             tidy[column] = df[end] if end in df.columns else np.nan
         tidy["count"] = df[value].dtype.kind == "i"
@@ -133,24 +136,41 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
                 tidy["n"] = tidy.groupby(["series", "place"])["value"].transform("size")
         frames.append(tidy.dropna(subset="value"))
     if charts[0]["kind"] == "curve":
-        _match(frames, charts[0])
+        _match(frames, charts)
     return frames
 
 
-def _match(frames: list[pd.DataFrame], chart: dict) -> None:
-    """Name the places of a curve so that those of two runs meet: by their x or, where that was measured, in order."""
-    x = chart["arguments"]["x"]
-    unit = (chart["arguments"].get("units") or {}).get(x) or unit_of(x)
-    places = [df["place"] for df in frames]
-    points = [dict(df.groupby("series")["place"].nunique()) for df in frames]
-    if _is_of_the_machine(chart) and max((n for counts in points for n in counts.values()), default=0) > COURSE:
+def _match(frames: list[pd.DataFrame], charts: Sequence[dict]) -> None:
+    """Name the places of a curve so that those of two runs meet: by their x or, where that was measured, by what was asked.
+
+    What was asked is a column that both runs have alike; without one, points are matched in order.
+    """
+    x, places = charts[0]["arguments"]["x"], [df["place"] for df in frames]
+    counts = [dict(df.groupby("series")["place"].nunique()) for df in frames]
+    measured = [chart["df"].loc[df.index] for chart, df in zip(charts, frames, strict=True)]
+    alike = 2 * len(set(places[0]) & set(places[1])) >= len(set(places[0]))
+    asked = None if alike else _asked(*measured, {x, *_columns(charts[0])})
+    if asked:
+        unit = _unit(charts[0], asked)
+        words = asked.removesuffix(f"_{unit}")
+        named = [df[asked].map(lambda value: f" at {words} {written(value, unit)}") for df in measured]
+    elif _is_of_the_machine(charts[0]) and max((n for run in counts for n in run.values()), default=0) > COURSE:
         named = ["" for _ in frames]
-    elif points[0] != points[1] or 2 * len(set(places[0]) & set(places[1])) >= len(set(places[0])):
-        named = [at.map(lambda x: f" at {written(x, unit)}") for at in places]
+    elif alike or counts[0] != counts[1]:
+        named = [at.map(lambda value: f" at {written(value, _unit(charts[0], x))}") for at in places]
     else:
         named = [df.groupby("series")["place"].rank("dense").map(" at point {:.0f}".format) for df in frames]
     for df, place in zip(frames, named, strict=True):
         df["place"] = place
+
+
+def _asked(first: pd.DataFrame, second: pd.DataFrame, drawn: set[str]) -> str | None:
+    """Return the column that says what was asked for where a curve is drawn over what was measured, if there is one."""
+    for column in first.columns.intersection(second.columns).difference(drawn, sort=False):
+        values = set(first[column].dropna())
+        if 1 < len(values) and values == set(second[column].dropna()) and is_numeric_dtype(first[column]):
+            return column
+    return None
 
 
 def _columns(chart: dict) -> tuple[str, str | None, str | None]:
@@ -165,11 +185,11 @@ def _columns(chart: dict) -> tuple[str, str | None, str | None]:
 
 def _is_of_the_machine(chart: dict) -> bool:
     """Return whether a chart shows times, rates or sizes, which another machine need not repeat."""
-    return _unit(chart) not in ("", "%", "×") or " per " in _columns(chart)[0].replace("_", " ")
-
-
-def _unit(chart: dict) -> str:
     column = _columns(chart)[0]
+    return _unit(chart, column) not in ("", "%", "×") or " per " in column.replace("_", " ")
+
+
+def _unit(chart: dict, column: str) -> str:
     return (chart["arguments"].get("units") or {}).get(column) or unit_of(column)
 
 
@@ -182,21 +202,29 @@ def _cells(chart: dict, df: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarr
         slow = "slow " if _is_of_the_machine(chart) else ""
         statistics = {"highest ": np.max} if chart["arguments"].get("steps") and df["count"].all() else {slow: np.mean}
     return {
-        (series, str(place), name): _resampled(rows, statistic)
+        (series, str(place), name): _resampled(rows, statistic, crc32(f"{series}{place}".encode()))
         for (series, place), rows in df.groupby(["series", "place"], sort=False)
         for name, statistic in statistics.items()
     }
 
 
-def _resampled(rows: pd.DataFrame, statistic: Callable) -> np.ndarray:
+def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray:
     values, rng = rows["value"].to_numpy(), np.random.default_rng(0)
     found, (n, low, high, count) = statistic(values), rows[["n", "low", "high", "count"]].to_numpy(float)[0]
     again = np.full(RESAMPLES, found)
-    if len(values) > 1 and statistic is not np.max:
+    if len(values) >= FEW and statistic is not np.max:
         length = -(-len(values) // BLOCKS)
         starts = rng.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
         picks = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, : len(values)] % len(values)
         again = statistic(values[picks], axis=1)
+    elif len(values) > 1 and statistic is not np.max:
+        t = np.random.default_rng(seed).standard_t(len(values) - 1, RESAMPLES) / len(values) ** 0.5
+        if values.min() > 0:
+            again = found * np.exp(
+                np.clip(t * np.log(values).std(ddof=1), -50, 50)
+            )  # of two, t has no bounds to speak of
+        else:
+            again = found + t * values.std(ddof=1)
     elif np.isfinite([low, high]).all():
         again = rng.permutation(np.resize([low, high], RESAMPLES))
     elif count and found >= MANY:
