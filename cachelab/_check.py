@@ -1,11 +1,12 @@
 """Argument checks: each returns the value or raises one error that names the argument, its value and the rule."""
 
 import math
+import numbers
 from collections.abc import Iterable
 
 
 def whole(name: str, value: object, least: int) -> int:
-    """Return value if it is an int of at least ``least``.
+    """Return value if it is a whole number, NumPy's included, of at least ``least``.
 
     >>> whole("count", -5, least=0)
     Traceback (most recent call last):
@@ -14,7 +15,7 @@ def whole(name: str, value: object, least: int) -> int:
     Traceback (most recent call last):
     TypeError: count must be a whole number, not True (bool)
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r} ({type(value).__name__})")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -28,7 +29,7 @@ def number(name: str, value: object, *, above: float | None = None, low: float =
     Traceback (most recent call last):
     ValueError: ttl must be greater than 0, not -1
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
     if above is not None and not (above < value < math.inf):
         raise ValueError(f"{name} must be greater than {above}, not {value}")

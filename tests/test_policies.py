@@ -166,6 +166,19 @@ def test_chance_is_seeded():
     assert np.array_equal(first, second) and not np.array_equal(first, other)
 
 
+def test_capacities_may_be_numpys_numbers():
+    trace, capacities = workload.zipf(100, 20), np.array([5, 10])
+    df = policies.hit_rates(["LRU", "FIFO"], trace, capacities)
+    assert df.equals(policies.hit_rates(["LRU", "FIFO"], trace, [5, 10]))
+    assert workload.che(workload.popularity(20), capacities[0]) == workload.che(workload.popularity(20), 5)
+
+
+@pytest.mark.parametrize("bad", [{"skip": 9}, {"skip": -1}, {"capacities": [0]}, {"capacities": [1.5]}])
+def test_hit_rates_of_nothing_are_refused(bad):
+    with pytest.raises((ValueError, TypeError), match="must be"):
+        policies.hit_rates(["LRU"], workload.scan(9, 3), **{"capacities": [2]} | bad)
+
+
 @pytest.mark.parametrize(("policy", "capacity"), [("lru", 5), ("LRU", 0), ("LRU", 2.5)])
 def test_an_unknown_policy_and_a_capacity_below_one_are_refused(policy, capacity):
     with pytest.raises((ValueError, TypeError), match="must be"):

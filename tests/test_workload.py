@@ -1,5 +1,6 @@
 """Traces come out as their laws say, files as they were written, and the theory agrees with simulations."""
 
+import gzip
 import random
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_a_scan_walks_through_the_keys_in_order_again_and_again():
 def test_scans_come_after_each_so_many_requests_over_keys_of_their_own_and_the_rest_stays():
     mixed = workload.with_scans(np.array([2, 0, 1, 0, 1, 1, 2]), every=3, length=2)
     assert mixed.tolist() == [2, 0, 1, 3, 4, 0, 1, 1, 3, 4, 2]
+    assert workload.with_scans([0, 1], every=1, length=1).tolist() == [0, 2, 1, 2]
 
 
 def test_shifting_popularity_has_other_favourites_after_each_shift_and_the_same_between():
@@ -72,6 +74,13 @@ def test_arrivals_swing_between_day_and_night():
     at = workload.arrivals(20_000, 100, swing=0.8, period=50)
     parts, _ = np.histogram(at[at < 200], bins=16)  # four parts a period
     assert (np.diff(at) > 0).all() and parts[0::4].min() > 2 * parts[3::4].max()
+
+
+def test_a_million_arrivals_over_many_periods_swing_alike_in_each():
+    at = workload.arrivals(1_000_000, 100, swing=1.0, period=1.0)
+    parts, _ = np.histogram(at % 1.0, bins=4)
+    assert (np.diff(at) >= 0).all() and parts[0] > 0.3 * len(at) > 0.2 * len(at) > parts[3]
+    assert at[-1] == pytest.approx(10_000, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -124,25 +133,65 @@ def test_a_first_line_names_the_columns_in_any_order_and_others_are_passed_over(
     assert (trace.names, trace.sizes.tolist(), trace.times) == (["a", "b"], [3, 4], None)
 
 
+@pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
+@pytest.mark.parametrize("header", [["time", "key", "size"], []])
+def test_commas_semicolons_and_tabs_part_columns(tmp_path, mark, header):
+    trace = read(tmp_path, "\r\n".join(mark.join(row) for row in (header, ["0", '"a,b"', "1"], ["2", "c", "3"]) if row))
+    assert (trace.names, trace.times.tolist(), trace.sizes.tolist()) == (["a,b", "c"], [0, 2], [1, 3])
+
+
+def test_keys_that_hold_semicolons_are_keys(tmp_path):
+    assert read(tmp_path, "a;b\nc;d;e\n").names == ["a;b", "c;d;e"]
+
+
+def test_the_line_is_the_one_on_which_what_is_malformed_begins(tmp_path):
+    with pytest.raises(workload.TraceError, match="line 4: "):
+        read(tmp_path, '\nkey\na\n"b\n' + 50 * "c\n")
+    with pytest.raises(workload.TraceError, match="line 5: "):
+        read(tmp_path, '\nkey\n"a\nb"\nc,d\n')
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [gzip.compress(b"a\nb\n"), "time,key,size\n".encode("utf-16"), "key\na\n".encode("utf-16-le"), b"PK\x03\x04,\0", b"\xfc"],
+    ids=["gzip", "UTF-16", "UTF-16 without its mark", "zip", "Latin-1"],
+)  # fmt: skip
+def test_what_is_packed_or_in_another_encoding_is_no_trace(tmp_path, packed):
+    (path := tmp_path / "trace.csv").write_bytes(packed)
+    with pytest.raises(workload.TraceError, match=r"line 1: wants text in UTF-8, and holds .*: unpack the file"):
+        workload.from_csv(path)
+
+
+def test_a_trace_is_a_file_and_no_number_of_one():
+    with pytest.raises(TypeError):
+        workload.from_csv(0)
+
+
 MALFORMED = {
     "": "holds no request: a trace is one key a line",
     "\n\n": "holds no request",
     "key\n": "holds no request",
-    "a\nb\nc,d\n": "line 3: wants key, and holds 2 columns",
-    "a,b\n": "line 1: wants one key, or the columns time, key, size",
-    "timestamp,id\n1,a\n": "line 1: wants one key, or the columns time, key, size",
-    "time,key\n1,a\n2\n": "line 3: wants time, key, and holds 1 columns",
-    "time,key\n1,a\n0.5,b\n": "line 3: time must be seconds that never fall, not '0.5' after 1",
-    "noon,a,1\n": "line 1: time must be seconds that never fall, not 'noon'",
+    "a\nb\nc,d\n": "line 3: wants key, and holds ['c', 'd']: a key with a comma is quoted",
+    "a,b\n": "line 1: wants one key, the columns time, key, size, or a line that names them, and holds ['a', 'b']",
+    "timestamp,id\n1,a\n": "line 1: wants one key, the columns time, key, size",
+    "time,key\n1,a\n2\n": "line 3: wants time, key, and holds ['2']",
+    "time,key\n1,a\n0.5,b\n": "line 3: time must never fall, not '0.5' after 1: sort the lines by time",
+    "1700000000,a,1\n1699999999,a,1\n": "line 2: time must never fall, not '1699999999' after 1700000000:",
+    "time,key\n2026-01-01,a\n": "line 2: time must be seconds, a number, not '2026-01-01': turn dates into seconds",
     "nan,a,1\n": "line 1: time must be seconds",
+    "1_0,a,1\n": "line 1: time must be seconds",
     "0,a,1\n1,b,-1\n": "line 2: size must be a whole number of bytes, at least 0, not '-1'",
     "0,a,1.5\n": "line 1: size must be a whole number",
-    "0,a,99999999999999999999\n": "line 1: ",
+    "0,a,99999999999999999999\n": "line 1: size must be a whole number",
     "0,,1\n": "line 1: key must be 1 to 512 bytes long",
     "a\n" + 600 * "b": "line 2: key must be 1 to 512 bytes long",
     "a\n" + 200_000 * "b": "line 2: field larger than field limit",
-    "a\n\udcff\n": "line 2: key must be text that UTF-8 can encode",
-    'a\n"b\n': "line 2: unexpected end of data",
+    "a\n" + 500_000 * "b,": "line 2: wants key, and holds ['b', 'b'",
+    200_000 * "b" + ",a,1": "line 1: field larger than field limit",
+    1000 * "b" + ",a,1": "line 1: time must be seconds",
+    "a\n\udcff\n": "line 2: wants text in UTF-8",
+    "a\nb\0\n": "line 2: wants text in UTF-8",
+    'a\n"b\n': "line 2: unexpected end of data: is a double quote missing?",
 }
 
 
@@ -152,10 +201,11 @@ def test_what_is_no_trace_is_refused_with_its_line(tmp_path, text):
         read(tmp_path, text)
     assert MALFORMED[text] in str(caught.value) and "trace.csv" in str(caught.value)
     assert isinstance(caught.value, CachelabError) and isinstance(caught.value, ValueError)
+    assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
 
 
 @settings(max_examples=50)
-@given(st.lists(st.text(min_size=1, max_size=8).filter(lambda name: name.strip() and name.lower().strip() != "key")))
+@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=8)))
 def test_what_a_csv_writer_has_written_comes_back(tmp_path_factory, names):
     import csv
 
@@ -178,6 +228,18 @@ def test_exact_lru_lies_on_ches_line_and_random_and_fifo_on_theirs(skew, capacit
     assert rate["LRU"] == pytest.approx(workload.che(shares, capacity), abs=0.015)
     assert rate["random"] == pytest.approx(workload.che_random(shares, capacity), abs=0.015)
     assert rate["FIFO"] == pytest.approx(workload.che_random(shares, capacity), abs=0.015)
+
+
+@pytest.mark.parametrize("skew", [0.6, 1.0, 1.4])
+@pytest.mark.parametrize("keys", [10, 300, 10_000, 1_000_000])
+def test_few_keys_or_a_million_once_it_is_full_exact_lru_lies_on_ches_line(keys, skew):
+    distances = policies.reuse_distances(workload.zipf(100_000, keys, skew))
+    firsts = np.cumsum(distances == distances.max())
+    for capacity in (2, 5, 100, 1000):
+        if capacity < min(keys, firsts[40_000]):
+            counted = distances[np.searchsorted(firsts, capacity) :]
+            line = workload.che(workload.popularity(keys, skew), capacity)
+            assert (counted <= capacity).mean() == pytest.approx(line, abs=0.015), capacity
 
 
 def test_the_lines_are_in_order_and_meet_when_everything_or_nothing_fits():

@@ -56,7 +56,10 @@ def reuse_distances(trace: Ids) -> np.ndarray:
 
 def hit_rates(names: Iterable[str], trace: Ids, capacities: Iterable[int], skip: int = 0) -> pd.DataFrame:
     """Return the tidy frame (policy, capacity, hit_rate, source) of simulations, the first ``skip`` requests not counted."""
-    rows, capacities = [], list(capacities)
+    _check.whole("skip", skip, least=0)
+    if skip >= len(trace):
+        raise ValueError(f"skip must be less than the {len(trace)} requests of the trace, not {skip}")
+    rows, capacities = [], [_check.whole("capacity", capacity, least=1) for capacity in capacities]
     for name in names:
         if name == "LRU":
             distances = np.sort(reuse_distances(trace)[skip:])

@@ -6,12 +6,14 @@ the most popular. The same arguments give the same trace.
 
 import csv
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import expm1, isfinite
 from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from cachelab.errors import CachelabError
 
 Ids = np.ndarray  # of int64
 COLUMNS = ("time", "key", "size")  # of a trace in a file
+LONGEST = 2**18  # characters of a line that are read; no line of a trace is so long, and a file without any ends early
 
 
 class TraceError(CachelabError, ValueError):
@@ -66,6 +69,7 @@ def scan(requests: int, keys: int) -> Ids:
 def with_scans(trace: Ids, every: int, length: int) -> Ids:
     """Return the trace with a `scan` through ``length`` further keys after each ``every`` requests; it grows by the scans."""
     _check.whole("every", every, least=1)
+    trace = np.asarray(trace, int)
     walk = scan(length, length) + (trace.max(initial=-1) + 1)
     pieces = (
         (piece, walk if len(piece) == every else walk[:0]) for piece in np.split(trace, range(every, len(trace), every))
@@ -111,49 +115,52 @@ def arrivals(requests: int, rate: float, seed: int = 0, swing: float = 0.0, peri
     even = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, _check.whole("requests", requests, least=0)))
     if not swing or not requests:
         return even
-    at = np.linspace(0, even[-1] + period, 1000 * (2 + int(even[-1] / period)))
-    return np.interp(even, at + swing * period / (2 * np.pi) * (1 - np.cos(2 * np.pi * at / period)), at)
+    periods, rest = np.divmod(even, period)
+    at = np.linspace(0, period, 10_000)
+    return periods * period + np.interp(
+        rest, at + swing * period / (2 * np.pi) * (1 - np.cos(2 * np.pi * at / period)), at
+    )
 
 
 def from_csv(path: str | PathLike) -> Trace:
-    """Read a trace: one key a line, or comma-separated columns time, key, size.
+    """Read a trace: one key a line, or columns time, key, size with commas, semicolons or tabs between them.
 
     A first line may name the columns in any order; key is then the only one that must be there, and unknown ones are passed
     over. time: seconds, never falling. size: the value's bytes. A key that holds a comma stands in double quotes. Empty
-    lines do not count. Memory grows by the distinct keys and by some bytes a line.
+    lines and blanks before a cell do not count. Memory grows by the distinct keys and by some bytes a line.
     Raises TraceError, which names the line, where something else stands.
     """
+    path, columns, done = Path(path), None, 0  # done: the lines behind us, those of whole rows
     numbers, ids, times, sizes = {}, array("q"), array("d"), array("q")
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = csv.reader(file, strict=True)
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
-            first = next((row for row in lines if row), [])
-            names = [cell.strip().lower() for cell in first]
-            header = "key" in names
-            columns = names if header else {1: ["key"], 3: [*COLUMNS]}.get(len(first))
-            if first and not columns:
-                raise ValueError(f"wants one key, or the columns {', '.join(COLUMNS)}, and holds {first}")
-            time, key, size = (
-                (columns.index(name) if name in columns else None for name in COLUMNS) if first else [0] * 3
+            opening = next(lines := _lines(file), "")
+            rows = csv.reader(
+                chain([opening], lines), delimiter=_delimiter(opening), skipinitialspace=True, strict=True
             )
-            for row in lines if header else chain([first], lines):
-                if not row:
-                    continue
-                if len(row) != len(columns):
-                    raise ValueError(f"wants {', '.join(columns)}, and holds {len(row)} columns")
-                if (name := row[key]) not in numbers:
-                    numbers[_check.identity("key", name)] = len(numbers)
-                ids.append(numbers[name])
-                if time is not None:
-                    times.append(_time(row[time], times[-1] if times else None))
-                if size is not None:
-                    sizes.append(_size(row[size]))
-        except (ValueError, OverflowError, csv.Error) as error:
-            raise TraceError(f"{Path(path).name}, line {max(1, lines.line_num)}: {error}") from None
+            for row in rows:
+                if row and columns is None:
+                    columns, named = _columns(row)
+                    time, key, size = (columns.index(name) if name in columns else None for name in COLUMNS)
+                    row = [] if named else row
+                if row:
+                    if len(row) != len(columns):
+                        raise ValueError(
+                            f"wants {', '.join(columns)}, and holds {_shown(row)}: a key with a comma is quoted"
+                        )
+                    if (name := row[key]) not in numbers:
+                        numbers[_check.identity("key", name)] = len(numbers)
+                    ids.append(numbers[name])
+                    if time is not None:
+                        times.append(_time(row[time], times[-1] if times else None))
+                    if size is not None:
+                        sizes.append(_size(row[size]))
+                done = rows.line_num
+        except (ValueError, csv.Error) as error:
+            way_out = ": is a double quote missing?" if isinstance(error, csv.Error) else ""
+            raise TraceError(f"{path.name}, line {done + 1}: {error}{way_out}") from None
     if not ids:
-        raise TraceError(
-            f"{Path(path).name} holds no request: a trace is one key a line, or columns {', '.join(COLUMNS)}"
-        )
+        raise TraceError(f"{path.name} holds no request: a trace is one key a line, or columns {', '.join(COLUMNS)}")
     told = {"times": np.array(times) if times else None, "sizes": np.array(sizes) if sizes else None}
     return Trace(np.array(ids), list(numbers), **told)
 
@@ -162,7 +169,8 @@ def che(popularity: np.ndarray, capacity: float) -> float:
     """Return the hit rate of an LRU cache that holds ``capacity`` keys, requests being drawn independently by popularity.
 
     Che's approximation: a key stays for about the same number T of requests after each of its own, so it is there with
-    probability 1 - exp(-p T), and T is such that capacity keys are (Che, Tung and Wang, 2002).
+    probability 1 - exp(-p T), and T is such that capacity keys are (Che, Tung and Wang, 2002). That is a cache that has been
+    filled: before a trace has asked for capacity different keys, and a little longer, it hits less often.
 
     >>> round(che(np.full(100, 0.01), 25), 3)
     0.25
@@ -246,23 +254,61 @@ def _kept(popularity: np.ndarray, capacity: float, there: Callable[[np.ndarray],
     return float(shares @ there(high * shares))
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a text, before csv finds quotes and columns in what is none; one without line ends comes in parts."""
+    for line in iter(partial(file.readline, LONGEST), ""):
+        try:
+            if "\0" in line or not (line.isascii() or line.encode()):
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"wants text in UTF-8, and holds {_shown(line)}: unpack the file, or save it as UTF-8"
+            ) from None
+        yield line
+
+
+def _delimiter(line: str) -> str:
+    """Return what stands between a file's columns: a comma, unless another mark makes columns of a trace of its first line."""
+    for mark in ";\t":
+        cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
+        named = len(cells) > 1 and "key" in (cell.strip().lower() for cell in cells)
+        if named or (len(cells) == 3 and None not in (_number(float, cells[0]), _number(int, cells[2]))):
+            return mark
+    return ","
+
+
+def _columns(first: list[str]) -> tuple[list[str], bool]:
+    """Return the columns' names, and whether the first row is these."""
+    if "key" in (names := [cell.strip().lower() for cell in first]):
+        return names, True
+    if len(first) not in (1, 3):
+        wanted = f"one key, the columns {', '.join(COLUMNS)}, or a line that names them"
+        raise ValueError(f"wants {wanted}, and holds {_shown(first)}")
+    return (["key"] if len(first) == 1 else [*COLUMNS]), False
+
+
 def _time(text: str, last: float | None) -> float:
     time = _number(float, text)
-    if time is None or not isfinite(time) or (last is not None and time < last):
-        after = "" if last is None else f" after {last:g}"
-        raise ValueError(f"time must be seconds that never fall, not {text!r}{after}")
+    if time is None or not isfinite(time):
+        raise ValueError(f"time must be seconds, a number, not {_shown(text)}: turn dates into seconds")
+    if last is not None and time < last:
+        raise ValueError(f"time must never fall, not {_shown(text)} after {last:.15g}: sort the lines by time")
     return time
 
 
 def _size(text: str) -> int:
     size = _number(int, text)
-    if size is None or size < 0:
-        raise ValueError(f"size must be a whole number of bytes, at least 0, not {text!r}")
+    if size is None or not 0 <= size < 2**63:
+        raise ValueError(f"size must be a whole number of bytes, at least 0, not {_shown(text)}")
     return size
 
 
 def _number(kind: type, text: str) -> float | None:
     try:
-        return kind(text)
+        return None if "_" in text else kind(text)  # Python takes 1_000 for a number; nobody else does
     except ValueError:
         return None
+
+
+def _shown(value: object) -> str:
+    return text if len(text := repr(value)) <= 60 else f"{text[:60]}..."
