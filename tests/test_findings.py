@@ -112,6 +112,20 @@ def test_a_curve_is_compared_series_by_series_at_each_place_without_its_model(ke
     }
 
 
+def test_a_single_series_is_compared_place_by_place_with_its_first(keep):
+    df = pd.DataFrame({"keys": [1, 2, 3], "seconds": [1.0, 2.0, 4.0]})
+    table = findings.compare(
+        keep("first", "curve", df, "keys", "seconds"), keep("second", "curve", df, "keys", "seconds")
+    )
+    assert dict(zip(table["finding"], table["first"], strict=True)) == {"at 2 ÷ at 1": 2.0, "at 3 ÷ at 1": 4.0}
+
+
+def test_a_chart_of_a_model_alone_has_no_findings(keep):
+    df = pd.DataFrame({"gb": [1, 2], "cost": [9.0, 5.0], "source": "model"})
+    first = keep("first", "curve", df, "gb", "cost")
+    assert len(findings.compare(first, keep("second", "curve", df, "gb", "cost"))) == 0
+
+
 @pytest.mark.parametrize(("taken", "agrees"), [([1.0, 1.1, 1.2], True), ([1.0, 1.01, 1.02], False), ([1.0, 1.1], True)])
 def test_a_few_measurements_have_the_interval_of_students_t_wider_than_their_range(keep, taken, agrees):
     def runs(slower):

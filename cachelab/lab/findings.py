@@ -209,22 +209,21 @@ def _cells(chart: dict, df: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarr
 
 
 def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray:
-    values, rng = rows["value"].to_numpy(), np.random.default_rng(0)
+    """Return the statistic of a point's values, then what it is in each resample; ``seed`` is the point's own."""
+    values, rng = rows["value"].to_numpy(), np.random.default_rng(seed)
     found, (n, low, high, count) = statistic(values), rows[["n", "low", "high", "count"]].to_numpy(float)[0]
     again = np.full(RESAMPLES, found)
     if len(values) >= FEW and statistic is not np.max:
         length = -(-len(values) // BLOCKS)
-        starts = rng.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
+        same = np.random.default_rng(0)  # for all points
+        starts = same.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
         picks = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, : len(values)] % len(values)
         again = statistic(values[picks], axis=1)
     elif len(values) > 1 and statistic is not np.max:
-        t = np.random.default_rng(seed).standard_t(len(values) - 1, RESAMPLES) / len(values) ** 0.5
-        if values.min() > 0:
-            again = found * np.exp(
-                np.clip(t * np.log(values).std(ddof=1), -50, 50)
-            )  # of two, t has no bounds to speak of
-        else:
-            again = found + t * values.std(ddof=1)
+        positive = values.min() > 0
+        spread = (np.log(values) if positive else values).std(ddof=1) / len(values) ** 0.5
+        off = np.clip(rng.standard_t(len(values) - 1, RESAMPLES) * spread, -50, 50)  # of two values, t has no bounds
+        again = found * np.exp(off) if positive else found + off
     elif np.isfinite([low, high]).all():
         again = rng.permutation(np.resize([low, high], RESAMPLES))
     elif count and found >= MANY:
@@ -241,19 +240,20 @@ def _p99(values: np.ndarray, axis: int | None = None) -> np.ndarray:
 def _findings(chart: dict, cells: dict[tuple, np.ndarray], base: tuple) -> dict[str, np.ndarray]:
     """Return what a chart claims: its numbers as they are, or their ratios to the first series or the first place."""
     if not _is_of_the_machine(chart) or base[2].startswith("slow"):
-        return {
-            " ".join(f"{name}{series}{place}".split()) or "all": values
-            for (series, place, name), values in cells.items()
-        }
+        return {_named(name, series, place): values for (series, place, name), values in cells.items()}
     found = {}
     for key, values in cells.items():
         series, place, name = key
-        against, told = base, f"{name}{series}{place} ÷ {base[0]}{base[1]}"
+        against, told = base, f"{_named(name, series, place)} ÷ {_named(*base[:2])}"
         if series != base[0] and (beside := (base[0], place, base[2])) in cells:
-            against, told = beside, f"{name}{series} ÷ {base[0]}{place}"
+            against, told = beside, f"{_named(name, series)} ÷ {_named(base[0], place)}"
         if key != base and against in cells:
-            found[told if base[0] else f"{name}all ÷ all"] = values / cells[against]
+            found[told] = values / cells[against]
     return found
+
+
+def _named(*parts: str) -> str:
+    return " ".join("".join(parts).split()) or "all"
 
 
 def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str]) -> pd.DataFrame:
