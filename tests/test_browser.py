@@ -269,7 +269,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_panel_answers_the_keyboard(name, 
 def test_a_panel_of_the_dashboard_answers_the_keyboard(name, page, screenshots):
     number = panels_of(PAGE).index(name)
     MOVES[name](page.locator(".cachelab-panel").nth(number))
-    page.locator("h2").nth(number).scroll_into_view_if_needed()
+    page.locator("h2").nth(number).evaluate("heading => heading.scrollIntoView()")
     page.screenshot(path=screenshots / f"dashboard-{name}.png")
 
 

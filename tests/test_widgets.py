@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+import ipywidgets
 import pandas as pd
 import pytest
 
@@ -108,6 +109,18 @@ def test_a_picture_has_its_size_before_it_is_decoded_and_carries_the_alt_text():
     picture.show(lambda: line(alt="Up & up"))
     assert 'width="810" height="450"' in picture.value and 'alt="Up &amp; up"' in picture.value
     assert picture.children[0].value == picture.value
+
+
+@pytest.mark.parametrize("slider", [
+    ipywidgets.FloatSlider(1, min=1, max=123_456), ipywidgets.FloatLogSlider(1, base=10, min=0, max=5.1),
+    ipywidgets.SelectionSlider(options=[("low", 1.0), ("middle", 2.0), ("high", 123_456.0)]),
+], ids=lambda slider: type(slider).__name__)  # fmt: skip
+def test_a_panel_has_room_for_the_ends_of_its_sliders_before_it_is_shown(slider):
+    drawn = []
+    box = widgets.panel(lambda high: drawn.append(line(high=high)) or drawn[-1], high=slider)
+    shown, picture = spot(drawn[-1]), box.children[-1].value
+    slider.value = 10**5.1 if hasattr(slider, "base") else 123_456
+    assert spot(drawn[-1]) == shown and box.children[-1].value != picture
 
 
 EACH = {"one by one": 1e-5, "async gather": 7e-5, "pipeline": 1e-5, "MSET": 1e-6}

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import ipywidgets
 import numpy as np
@@ -79,6 +79,11 @@ class Picture(Told):
     def __init__(self, quiet: bool = False) -> None:
         super().__init__(quiet)
         self._frame = Frame()
+
+    def make_room(self, draws: Iterable[Callable[[], Axes]]) -> None:
+        """Find, before anything is shown, a frame that holds all of these charts, so that later ones seldom need another."""
+        for draw in draws:
+            self._frame.draw(draw)
 
     def show(self, draw: Callable[[], Axes]) -> None:
         """Show what ``draw()`` draws with a function of `cachelab.lab.charts`."""

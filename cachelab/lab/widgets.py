@@ -39,15 +39,18 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
     """
     picture = Picture()
 
+    def drawn(**other: object) -> Axes:
+        return draw(**{name: control.value for name, control in controls.items()} | other)
+
     def show(_=None) -> None:
-        values = {name: control.value for name, control in controls.items()}
-        picture.show(lambda: draw(**values))
+        picture.show(drawn)
 
     for control in controls.values():
         control.continuous_update = False
         control.layout = {"width": "100%", "max_width": "810px"}  # as wide as the picture
         control.style.description_width = "14em"
         control.observe(show, "value")
+    picture.make_room(functools.partial(drawn, **{name: end}) for name in controls for end in _ends(controls[name]))
     show()
     return ipywidgets.VBox([*controls.values(), picture])
 
@@ -324,6 +327,17 @@ def how_big_a_cache(
             options=[(written(one, "%"), one) for one in shares], value=nearest, description="room, of all keys"
         ),
     )
+
+
+def _ends(control: ipywidgets.Widget) -> list:
+    """Return the first and the last value of a choice or a slider, where its pictures differ most; nothing for others."""
+    if options := getattr(control, "options", None):
+        return [option[1] if isinstance(option, tuple) else option for option in (options[0], options[-1])]
+    base, ends = (
+        getattr(control, "base", None),
+        [getattr(control, end) for end in ("min", "max") if control.has_trait(end)],
+    )
+    return [base**end for end in ends] if base else ends
 
 
 def _capacities(keys: int) -> list[int]:
