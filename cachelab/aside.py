@@ -1,9 +1,9 @@
 """Cache-aside that holds: one round trip for a hit, one load for a miss, no stale value left, Redis never in the way.
 
-A value is JSON under its own key; `null` says that the id is known to be absent. While a value is being loaded its key holds
-``lease:<token>`` instead, and only the holder of that lease may store: the lease of Nishtala et al., "Scaling Memcache at
-Facebook", NSDI 2013. The two classes stand side by side and read alike; what they do on a miss, on a failure and for many ids
-is written once, in `cachelab.steps`.
+A value is JSON under its own key; `null` says that the id is known to be absent. While a value is being loaded its key
+holds ``lease:<token>`` instead, and only the holder of that lease may store: the lease of Nishtala et al., "Scaling
+Memcache at Facebook", NSDI 2013. The two classes stand side by side and read alike; what they do on a miss, on a
+failure and for many ids is written once, in `cachelab.steps`.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ class CacheAside(Cache):
     """Read through a cache: `get` returns the cached value, or loads it once and caches it.
 
     client: a redis.Redis, best from `connect`, whose timeouts keep the promise that Redis adds at most half a second.
-    load: a function of an id that returns a JSON-able value, or None for an id that does not exist; it may read other ids
-    from the cache, but would wait a lease for its own. load_many: one of a list of ids that returns a mapping; ids that
-    it leaves out do not exist. ttl: seconds a value lives, drawn from [ttl * (1 - jitter), ttl]. missing_ttl: seconds that
-    absence is remembered, None for not at all. prefix: what every key starts with. lease: seconds that a load may take
-    before others stop waiting for it. max_loads: loads that run at once. max_value_bytes: longer JSON is served and not
-    cached. Making a cache does no I/O.
+    load: a function of an id that returns a JSON-able value, or None for an id that does not exist; it may read other
+    ids from the cache, but would wait a lease for its own. load_many: one of a list of ids that returns a mapping; ids
+    that it leaves out do not exist. ttl: seconds a value lives, drawn from [ttl * (1 - jitter), ttl]. missing_ttl:
+    seconds that absence is remembered, None for not at all. prefix: what every key starts with. lease: seconds that a
+    load may take before others stop waiting for it. max_loads: loads that run at once. max_value_bytes: longer JSON is
+    served and not cached. Making a cache does no I/O.
     """
 
     _event = threading.Event
@@ -139,8 +139,8 @@ class CacheAside(Cache):
 class AsyncCacheAside(Cache):
     """The asyncio twin of `CacheAside`, with the same arguments: ``load`` and ``load_many`` are awaited.
 
-    One object may serve several event loops; max_loads is then for each of them. A load goes on when the reader that began it is cancelled, for the
-    sake of those that wait for it.
+    One object may serve several event loops; max_loads is then for each of them. A load goes on when the reader that
+    began it is cancelled, for the sake of those that wait for it.
     """
 
     _event = asyncio.Event

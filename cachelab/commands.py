@@ -7,8 +7,8 @@ import redis.asyncio
 
 from cachelab.values import milliseconds
 
-# The one script: put the value where the lease is, or nothing for an empty one. 1: done, perhaps by a first try whose reply
-# was lost. 0: the lease has gone, so the load has been overtaken.
+# The one script: put the value where the lease is, or nothing for an empty one. 1: done, perhaps by a first try whose
+# reply was lost. 0: the lease has gone, so the load has been overtaken.
 STORE = """
 local held = redis.call('GET', KEYS[1])
 if held ~= ARGV[1] then return held == ARGV[2] and 1 or 0 end

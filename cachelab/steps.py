@@ -1,8 +1,8 @@
-"""What a cache-aside does, step by step, without the waiting: lease, load, store, follow, delete, and what failure means.
+"""What a cache-aside does, step by step, without the waiting: lease, load, store, follow, delete, what failure means.
 
 Each generator ``yield``s a step, a function and its arguments, where it must wait: for Redis, for a load or for another
-reader. Who runs it does the step, blocking or awaiting, and sends the outcome back. So the reasoning stands here once, and
-`cachelab.aside` holds the two ways of waiting.
+reader. Who runs it does the step, blocking or awaiting, and sends the outcome back. So the reasoning stands here once,
+and `cachelab.aside` holds the two ways of waiting.
 """
 
 import asyncio
@@ -242,7 +242,7 @@ class Cache(Commands):
         return f"{LEASE}{self._name}.{os.getpid()}."
 
     def _good_for(self, flight: Flight, outcome: Any, state: Mark, reply: Any, began: float, sent: float) -> float:
-        """Return how late a read may have started to take an outcome loaded from ``began`` on and stored at ``sent``."""
+        """Return how late a read may have started to take what was loaded from ``began`` on and stored at ``sent``."""
         if isinstance(outcome, Exception):
             return inf
         if state is FAILED:  # nobody can reach Redis: one load serves this process
