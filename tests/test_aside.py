@@ -692,7 +692,8 @@ def test_hostile_ids_are_kept_apart(make_cache, client):
     [
         {"ttl": 0}, {"ttl": -1}, {"ttl": True}, {"ttl": "5"}, {"ttl": None}, {"ttl": float("nan")},
         {"ttl": float("inf")}, {"jitter": -0.1}, {"jitter": 1.1}, {"missing_ttl": 0}, {"lease": 0}, {"max_loads": 0},
-        {"max_loads": 1.5}, {"max_value_bytes": 0}, {"prefix": 5}, {"prefix": "\ud800"}, {"load": None}, {"load": "x"}, {"load_many": 3},
+        {"max_loads": 1.5}, {"max_value_bytes": 0}, {"prefix": 5}, {"prefix": "\ud800"}, {"load": None}, {"load": "x"},
+        {"load_many": 3},
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(bad):
