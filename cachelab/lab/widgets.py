@@ -1,24 +1,18 @@
 """Panels to play with: sliders above a picture, on the same plain functions that the charts before them used."""
 
-import asyncio
 import functools
-import html
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from math import ceil
-from time import perf_counter
 
 import ipywidgets
 import pandas as pd
-import redis
 from matplotlib.axes import Axes
 
-from cachelab.aside import CacheAside
-from cachelab.errors import CachelabError
-from cachelab.lab import charts, outage
+from cachelab.lab import charts
 from cachelab.lab.costs import read_costs
+from cachelab.lab.live import ask, ask_a_user, break_the_server  # noqa: F401
 from cachelab.lab.looks import written
-from cachelab.lab.pictures import Picture, Told
+from cachelab.lab.pictures import Picture
 from cachelab.lab.policies import POLICIES, hit_rates
 from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
 from cachelab.lab.workload import (  # noqa: F401
@@ -53,47 +47,6 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
     picture.make_room(functools.partial(drawn, **{name: end}) for name in controls for end in _ends(controls[name]))
     show()
     return ipywidgets.VBox([*controls.values(), picture])
-
-
-def ask(cache: CacheAside, client: redis.Redis, id: str, prefix: str = "") -> dict[str, str | float | None]:
-    """Ask a cache for one id: return what came, hit or miss, the time in ms, and the seconds its key has left.
-
-    client, prefix: where the cache keeps its keys. seconds_left is None when no key is kept or Redis is away.
-    Whatever ``cache.get`` raises is raised here.
-    """
-    hits, began = cache.stats.hits, perf_counter()
-    value = cache.get(id)
-    ms = round(1000 * (perf_counter() - began), 2)
-    outcome = "hit" if cache.stats.hits > hits else "miss"
-    try:
-        left = client.pttl(prefix + id)
-    except redis.RedisError:
-        left = -1
-    left = left / 1000 if left > 0 else None
-    return {"id": id, "value": value, "outcome": outcome, "ms": ms, "seconds_left": left}
-
-
-def ask_a_user(
-    cache: CacheAside, client: redis.Redis, id: str = "user-42", prefix: str = "", rows: int = 8
-) -> ipywidgets.VBox:
-    """Return a prompt for ids: Enter or the button asks the cache through `ask`; the last answers stand below, newest first."""
-    field = ipywidgets.Text(value=id, description="User id", style={"description_width": "initial"})
-    button, answers, seen = ipywidgets.Button(description="Ask"), Told(), []
-    answers.layout.min_height = f"{2 * rows + 2}em"  # what stands below does not move
-
-    def press(*_) -> None:
-        button.description = "asking …"  # and not disabled, which would take the focus away
-        try:
-            seen.insert(0, ask(cache, client, field.value, prefix))
-            answers.value = _table(seen[:rows])
-        except Exception as error:  # told to who asked; the prompt goes on
-            answers.value = f"<p>{html.escape(str(error))}</p>{_table(seen[:rows])}"
-        finally:
-            button.description = "Ask"
-
-    button.on_click(press)
-    field.on_msg(lambda _, content, buffers: press() if content.get("event") == "submit" else None)  # Enter
-    return ipywidgets.VBox([ipywidgets.HBox([field, button]), answers])
 
 
 def cost_of_a_hit(get: float = 0.0001, load: float = 0.002, hit_rate: float = 0.9) -> ipywidgets.VBox:
@@ -199,70 +152,6 @@ def ttl_and_staleness(read_rate: float = 5.0, change_rate: float = 0.5, ttl: flo
     )
 
 
-def break_the_server(
-    applications: Mapping[str, Callable[[str], outage.Get]], rows: Mapping[str, str], seconds: float = 120
-) -> ipywidgets.VBox:
-    """Return buttons that start readers of a server of its own, and kill, freeze, thaw and restart it while they read.
-
-    applications: {name: function of the server's URL that returns the ``get`` which the readers call}. rows: what the
-    database holds. The chart of the last ten seconds is drawn again twice a second, between two cells. Nothing runs before
-    "start"; "stop", or ``seconds``, ends readers and server.
-    """
-    which = ipywidgets.Dropdown(
-        options=list(applications), description="application", style={"description_width": "initial"}
-    )
-    runs = "The server runs."
-    states = {"start": runs, "kill": "The server is dead.", "restart": runs, "freeze": "The server is frozen."}
-    states |= {"thaw": runs, "stop": "Nothing runs. Press start."}
-    buttons = {name: ipywidgets.Button(description=name, layout={"width": "6em"}) for name in states}
-    picture, told = Picture(quiet=True), Told()
-    picture.layout.min_height, told.layout.min_height = "460px", "2.5em"
-    live: list[outage.Live] = []
-    drawing: set[asyncio.Task] = set()  # the loop itself keeps no strong reference
-
-    def show() -> None:
-        if live and not (reads := live[0].recent()).empty:
-            picture.show(lambda: outage.recent_chart(reads))
-
-    async def show_on() -> None:
-        for _ in range(round(2 * seconds)):
-            await asyncio.sleep(0.5)
-            if not live:
-                return
-            show()
-        stop()
-
-    def start() -> None:
-        if not live:
-            live.append(outage.Live(applications[which.value], rows))
-            which.disabled = True
-            drawing.clear()
-            with suppress(RuntimeError):  # outside a kernel no loop runs: each button draws once
-                drawing.add(asyncio.get_running_loop().create_task(show_on()))
-
-    def stop() -> None:
-        show()
-        while live:
-            live.pop().close()
-        which.disabled, told.value = False, states["stop"]
-
-    def press(button: ipywidgets.Button) -> None:
-        name = button.description
-        try:
-            if name in ("start", "stop"):
-                {"start": start, "stop": stop}[name]()
-            elif live:
-                getattr(live[0].server, name)()
-            show()
-            told.value = states[name if live else "stop"]
-        except CachelabError as error:  # such as thawing a server that is dead
-            told.value = html.escape(str(error))
-
-    for button in buttons.values():
-        button.on_click(press)
-    return ipywidgets.VBox([which, ipywidgets.HBox([*buttons.values()]), told, picture])
-
-
 def stampede(readers: int = 40, load: float = 0.02, technique: str = "nothing") -> ipywidgets.VBox:
     """Return readers, load time and technique above the loads at once of `cachelab.lab.stampede.simulate`, over two seconds.
 
@@ -354,12 +243,3 @@ def _theory(policy: str, skew: float, keys: int) -> pd.DataFrame:
 @functools.cache
 def _simulated(policy: str, skew: float, capacities: tuple[int, ...], keys: int, requests: int) -> pd.DataFrame:
     return hit_rates([policy], zipf(requests, keys, skew), capacities, skip=requests // 2)
-
-
-def _table(rows: list[dict]) -> str:
-    """Return dictionaries of the same keys as an HTML table."""
-    lines = (
-        [("th", [name.replace("_", " ") for name in rows[0]]), *(("td", row.values()) for row in rows)] if rows else []
-    )
-    cells = ("".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in line) for tag, line in lines)
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table>"
