@@ -1,6 +1,8 @@
 """A trace replayed against real servers: counted alike by both sides, evicted from, paced by the clock."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -41,6 +43,26 @@ def test_prefixes_are_counted_apart_and_add_up(server, client):
     assert parts[parts["prefix"] == "scan"]["requests"].sum() == 120
 
 
+def test_keys_without_a_colon_share_no_prefix_and_none_may_be_called_all(server, client):
+    df = replay.run(server.url, [1, 2, 1], 10, names=lambda id: f"/page/{id}", windows=1)
+    assert df[["prefix", "requests", "hits"]].to_numpy().tolist() == [["all", 3, 1], ["", 3, 1]]
+    with pytest.raises(ValueError, match="another than 'all'"):
+        replay.run(server.url, [1], names="all:{}".format)
+
+
+def test_two_ids_may_have_one_key_and_a_key_any_characters(server, client):
+    assert replay.run(server.url, [1, 2], 10, names=lambda id: "\r\n{} \0:ü", windows=1)["hits"].tolist() == [1, 1]
+
+
+def test_values_may_be_empty_or_larger_than_a_batch_usually_is(server, client):
+    assert replay.run(server.url, [1, 2, 1, 2], [0, 5_000_000, 0, 5_000_000], windows=1)["hits"][0] == 2
+
+
+def test_a_value_that_has_expired_is_a_miss_on_both_sides(server, client):
+    df = replay.run(server.url, [1, 1], 10, times=[0, 0.3], ttl=0.05, windows=1)
+    assert (df["hits"][0], df["server_hits"][0], df["server_misses"][0]) == (0, 0, 2)
+
+
 def test_values_have_their_sizes_and_their_time_to_live(server, client):
     replay.run(server.url, np.array([0, 1]), np.array([5, 700]), ttl=30)
     assert (client.strlen("item:0"), client.strlen("item:1")) == (5, 700) and 29_000 < client.pttl("item:1") <= 30_000
@@ -66,6 +88,56 @@ def test_room_for_more_keys_is_more_room():
     assert 1000 * 1000 < many - few < 1500 * 1000
 
 
+def test_room_has_no_limit_of_its_own():
+    assert replay.room_for(60, 5_000_000) > 60 * 5_000_000  # more than a server takes unless told otherwise
+
+
+@pytest.mark.parametrize("trouble", ["kill", "freeze"])
+def test_a_server_that_goes_away_ends_the_replay_with_an_error(monkeypatch, trouble):
+    monkeypatch.setattr(replay, "TIMEOUT", 1.0)
+    with cl.Server() as server, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(replay.run, server.url, np.arange(10_000), 10, times=np.arange(10_000) / 20)
+        while not running.done() and not cl.connect(server.url, timeout=5).dbsize():
+            pass
+        getattr(server, trouble)()
+        with pytest.raises(redis.RedisError):
+            running.result()
+
+
+def test_one_replay_that_fails_ends_those_beside_it_and_their_servers():
+    asked, threads = [], threading.active_count()
+
+    def names(id):
+        asked.append(id)
+        if len(asked) == 2:  # the second server's only key
+            raise KeyboardInterrupt
+        return "item:1"
+
+    with pytest.raises(KeyboardInterrupt):
+        replay.side_by_side(
+            ["allkeys-lru", "noeviction"], np.ones(10_000), 10, names=names, times=np.arange(10_000) / 20
+        )
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    ("policies", "rule"),
+    [([], "number of policies must be at least 1"), ("allkeys-lru", "several texts"), (["lru"], "must be one of")],
+)
+def test_policies_are_several_that_the_server_offers(policies, rule):
+    with pytest.raises((ValueError, TypeError, cl.ServerError), match=rule):
+        replay.side_by_side(policies, [1], 10)
+
+
+def test_a_server_that_refuses_to_be_configured_offers_nothing(server, client):
+    client.acl_setuser("guest", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-config"])
+    try:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            replay.offered(server.url.replace("redis://:", "redis://guest:"))
+    finally:
+        client.acl_deluser("guest")
+
+
 def test_the_server_says_which_policies_it_offers(server):
     known = {"noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-ttl"}
     assert known <= set(replay.offered(server.url)) and cl.connect(server.url).config_get("maxmemory-policy")
@@ -74,7 +146,12 @@ def test_the_server_says_which_policies_it_offers(server):
 def test_by_the_clock_requests_go_out_when_they_are_due(server, client):
     times = workload.arrivals(300, rate=300)
     df = whole(replay.run(server.url, workload.zipf(300, 30), times=times, windows=3))
-    assert (df["seconds"] >= times[[99, 199, 299]]).all() and (df["late_seconds"] > 0).all()
+    assert (df["seconds"] >= times[[99, 199, 299]] - times[0]).all() and (df["late_seconds"] > 0).all()
+
+
+def test_the_times_of_a_log_count_from_its_first_request(server, client):
+    df = replay.run(server.url, [1, 2], times=[1_800_000_000.0, 1_800_000_000.1], windows=1)
+    assert 0.1 <= df["seconds"][0] < 1_800_000_000
 
 
 SLOW = 12.0  # seconds in which the server's LRU clock, which ticks once a second, can tell old keys from new ones
@@ -108,8 +185,12 @@ def test_debians_redis_counts_and_evicts_alike():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"trace": []}, {"trace": [[1]]}, {"times": [1.0]}, {"windows": 0}, {"ttl": 0}, {"ttl": "5"}, {"windows": 2.5}],
-)
+    [
+        {"trace": []}, {"trace": [[1]]}, {"times": [1.0]}, {"times": [2.0, 1.0]}, {"times": [0, float("nan")]},
+        {"windows": 0}, {"windows": 2.5}, {"ttl": 0}, {"ttl": "5"}, {"value_bytes": -1}, {"value_bytes": 1.5},
+        {"value_bytes": [1, 2, 3]}, {"value_bytes": None}, {"names": int}, {"names": "\udcff{}".format},
+    ],
+)  # fmt: skip
 def test_bad_arguments_are_refused_before_anything_is_sent(server, client, arguments):
     with pytest.raises((ValueError, TypeError), match="must be"):
         replay.run(server.url, **{"trace": [1, 2]} | arguments)
