@@ -8,9 +8,9 @@ findings as they stand. Times, rates and sizes belong to a machine, so what is c
 the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual.
 
 Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a twentieth each, so that
-a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of fewer
-than ten, Student's t of their logarithms. Else the columns NAME_low and NAME_high tell it, or for a share its n trials
-(Jeffreys). Any other single number has none.
+a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of three
+to nine, Student's t of their logarithms. Else the columns NAME_low and NAME_high tell it, or for a share its n trials
+(Jeffreys). Any other number has none: an interval from two would agree with anything.
 """
 
 import argparse
@@ -219,10 +219,10 @@ def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray
         starts = same.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
         picks = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, : len(values)] % len(values)
         again = statistic(values[picks], axis=1)
-    elif len(values) > 1 and statistic is not np.max:
+    elif len(values) > 2 and statistic is not np.max:
         positive = values.min() > 0
         spread = (np.log(values) if positive else values).std(ddof=1) / len(values) ** 0.5
-        off = np.clip(rng.standard_t(len(values) - 1, RESAMPLES) * spread, -50, 50)  # of two values, t has no bounds
+        off = rng.standard_t(len(values) - 1, RESAMPLES) * spread
         again = found * np.exp(off) if positive else found + off
     elif np.isfinite([low, high]).all():
         again = rng.permutation(np.resize([low, high], RESAMPLES))
