@@ -40,7 +40,7 @@ def run(
     value_bytes: the size of the values, one for all or one a request. names: the key of an id; its prefix is the part
     before the first colon, "" where there is none. times: when each request is due, in seconds, never falling (an open
     loop, as from `workload.arrivals`), the first of them at once; without them each batch goes out when the one before has
-    been answered. ttl: seconds a key lives, None for ever.
+    been answered. ttl: seconds a key lives, None for ever; by the clock many times TICK, since requests go out that late.
 
     Columns: window, prefix ("all" stands for all of them together), requests, hits, hit_rate, refused (values that found no
     room), and in the rows for "all" what the server says at the window's end: seconds since the start, late_seconds (the
