@@ -128,14 +128,8 @@ def ranking(
     for row, value in enumerate(df[x]):
         look, (near, far) = looks[df[y].iloc[row]], (ends.iloc[row].min(), ends.iloc[row].max())
         if log:
-            ax.plot(
-                value,
-                row,
-                look.marker,
-                markersize=14,
-                clip_on=False,
-                **(look.mark if look.hollow else {"color": look.color}),
-            )
+            ink = look.mark if look.hollow else {"color": look.color}
+            ax.plot(value, row, look.marker, clip_on=False, **ink | {"markersize": 14})
         else:
             ax.barh(row, value, 0.6, **look.fill)
         if low or high:

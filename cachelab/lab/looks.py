@@ -27,7 +27,8 @@ class Look:
     def mark(self) -> dict[str, object]:
         """Return how matplotlib is to draw a marker on a line."""
         if self.hollow:
-            return {"color": self.color, "markerfacecolor": "white", "markeredgewidth": 2}
+            size = {"markersize": 7}  # small enough that a filled one beneath shows
+            return {"color": self.color, "markerfacecolor": "white", "markeredgewidth": 2} | size
         return {"color": self.color, "markeredgecolor": "white", "markeredgewidth": 0.8}
 
     @property
