@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import cachelab as cl
-from cachelab.lab import charts, layout, pictures, widgets, workload
+from cachelab.lab import charts, dashboard, layout, notebooks, pictures, widgets, workload
 
 
 @pytest.fixture
@@ -166,6 +166,15 @@ def test_measured_bars_stand_only_where_exactly_that_was_measured(measured):
     assert at() == {"one by one": 0.6, "async gather": 0.05, "pipeline": 0.07, "MSET": 0.002}
     assert at(batch=100)["pipeline"] == 0.01 and "pipeline" not in at(batch=50)
     assert at(count=1000) == at(trip_ms=1.2) == {}
+
+
+def test_what_the_dashboard_reads_from_a_chart_gives_the_lines_of_that_chart_again():
+    measured, each = dashboard.recorded()
+    lines = pd.read_csv(notebooks.SCALES["full"] / "05_round_trip.csv").query("source == 'model'")
+    count, batches = measured["count"].max(), dict(zip(measured["method"], measured["batch"], strict=True))
+    for row in lines.itertuples():
+        seconds = widgets.batch_seconds(count, batches[row.variant], row.trip_ms / 1000, each[row.variant])
+        assert seconds == pytest.approx(row.p50)
 
 
 def test_the_sliders_offer_what_was_measured_and_what_was_not_and_redraw_in_words(measured):

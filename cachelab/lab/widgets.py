@@ -183,7 +183,8 @@ def hit_rate_and_capacity(policy: str, skew: float, share: float, keys: int, req
     the room for ``share`` of the ``keys``, simulated too (policy "here", source "chosen").
     """
     chosen, seen = max(1, round(share * keys)), _capacities(keys)[::4]
-    df = pd.concat([_theory(policy, skew, keys), _simulated(policy, skew, (*seen, chosen), keys, requests)])
+    points = [_simulated(policy, skew, capacities, keys, requests) for capacities in ((*seen,), (chosen,))]
+    df = pd.concat([_theory(policy, skew, keys), *points])
     return df.assign(policy=[*df["policy"][:-1], "here"], source=[*df["source"][:-1], "chosen"])
 
 
