@@ -164,7 +164,7 @@ def board(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(board, opened):
+def page(opened, board):
     """The dashboard's page with all its panels."""
     return ready(opened(board[1]))
 
@@ -260,7 +260,7 @@ def test_every_panel_of_the_notebooks_is_on_the_dashboard_once():
 
 
 @pytest.mark.parametrize("name", IN_JUPYTERLAB)
-def test_a_notebook_runs_in_jupyterlab_and_its_panel_answers_the_keyboard(name, lab, opened, screenshots):
+def test_a_notebook_runs_in_jupyterlab_and_its_panel_answers_the_keyboard(name, opened, lab, screenshots):
     page = opened(lab(name))
     page.wait_for_function(READY)
     if run_all(page) != "all":  # a busy machine may fail a measurement once
@@ -292,7 +292,7 @@ def test_tab_alone_leads_to_every_control_of_the_dashboard(page):
     assert seen >= wanted > 20
 
 
-def test_a_page_that_is_left_ends_its_kernel_and_the_dashboard_leaves_nothing(board, page, opened):
+def test_a_page_that_is_left_ends_its_kernel_and_the_dashboard_leaves_nothing(opened, board, page):
     process, url, folder = board
     (kernel,) = process.children()
     page.goto("about:blank")
