@@ -120,6 +120,9 @@ class Cache(Commands):
     def _settle(self, contact: Contact, ids: Iterable[str]) -> Generator:
         """Send the deletes that are pending; until theirs has gone through, ids are not looked up in Redis."""
         while due := self._pending.due(ids):
+            contact.probe = contact.probe or self._breaker.allows()
+            if not contact.probe:  # nor does anything else go, or it would be the contact that the deletes wait for
+                contact.left = 0.0
             if (yield self._ask, contact, self._delete, due) is FAILED:
                 if not due.keys().isdisjoint(ids):
                     contact.left = 0.0
@@ -134,8 +137,7 @@ class Cache(Commands):
             if mine:
                 yield self._apart, self._lead(here, mine, contact)
             for id, flight in (mine | theirs).items():
-                landed = yield from self._follow(flight)
-                if not landed:
+                if not (yield from self._follow(flight)):
                     self._forget(here, id, flight)
                     values |= _values((yield from self._outcomes(here, [[id]])))
                 elif id in mine or contact.started <= flight.good_for:

@@ -627,6 +627,20 @@ def test_one_contact_sends_every_delete_that_is_pending(make_cache, origin, monk
         assert [other.get(f"u{n}") for n in range(10)] == ["new"] * 10
 
 
+def test_no_contact_goes_before_the_deletes_that_are_pending(make_cache, client, server, origin, monkeypatch):
+    with Link(server.url) as link:
+        cache = make_cache(origin.get, url=link.url)
+        cache.warm(["ada", "zero"])
+        link.cut()
+        with pytest.raises(cl.InvalidationPending):
+            cache.invalidate("zero")
+        link.heal()
+        answers = iter([False])  # the breaker's pause ends between one command and the next
+        monkeypatch.setattr("cachelab.breaker.Breaker.allows", lambda self: next(answers, True))
+        assert (cache.get("ada"), cache.stats.hits, client.exists("zero")) == ("Ada", 0, 1)
+        assert (cache.get("ada"), cache.stats.hits, client.exists("zero")) == ("Ada", 1, 0)
+
+
 def test_a_pending_delete_is_forgotten_when_what_it_was_for_has_expired(dead_url, origin):
     client = cl.connect(dead_url, check=False)
     brief, lasting = (cl.CacheAside(client, origin.get, ttl, missing_ttl=None, lease=ttl) for ttl in (0.0001, 60))
