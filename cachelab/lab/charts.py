@@ -253,7 +253,8 @@ def timeline(
         )
         words.append(f"{_prefix(group, by)}{half}{', '.join(told)}")
     scale(ax, "x", df[x], units[x], False)
-    log = scale(ax, "y", df[y], units[y], logy)
+    shown = pd.Series([*df[y], *ylim], name=y) if logy and ylim else df[y]  # the axis is as long as its limits say
+    log = scale(ax, "y", shown, units[y], logy)
     ax.set(xlim=xlim, ylim=ylim, xlabel=axis_label(x, units) if xlabel is None else xlabel)
     ax.set_ylabel(ylabel or axis_label(y, units))
     about = f"{ax.get_ylabel().capitalize()}{log} over time: "
