@@ -119,7 +119,7 @@ class Cache(Commands):
 
     def _settle(self, contact: Contact, ids: Iterable[str]) -> Generator:
         """Send the deletes that are pending; until theirs has gone through, ids are not looked up in Redis."""
-        while due := self._pending.due(ids):
+        while self._pending and (due := self._pending.due(ids)):
             contact.probe = contact.probe or self._breaker.allows()
             if not contact.probe:  # nor does anything else go, or it would be the contact that the deletes wait for
                 contact.left = 0.0
