@@ -91,6 +91,8 @@ class Frame:
         places = [ax.get_position() for ax in figure.axes]
         if self.shape == _shape(figure):
             places = [Bbox.intersection(*both) for both in zip(self.places, places, strict=True)]
+        else:  # room for ticks that are a little wider than these
+            places = [Bbox.from_extents(x0 + 0.012, y0, x1, y1) for x0, y0, x1, y1 in (box.extents for box in places)]
         self.shape, self.places, self.found = _shape(figure), places, True
 
 
