@@ -71,6 +71,7 @@ ROLES: dict[str, Look] = {
     "volatile-ttl": Look(PURPLE, "d", DASHDOT),
     "noeviction": Look(RED, "p", LONG),
     "belady": Look(BLACK, "*"),
+    "p95": Look(BLUE, "D", DASHDOT),
 }
 PLAIN = Look("#55667A", "o")
 HATCHES = {DASHED: "//", DOTTED: "..", DASHDOT: "\\\\", LONG: "--"}
