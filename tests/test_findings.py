@@ -76,6 +76,20 @@ def test_a_share_of_few_trials_has_a_wide_interval(keep, n, agrees):
     assert only(findings.compare(*folders))["agrees"] == agrees
 
 
+def test_a_share_of_few_events_stays_a_share(keep):
+    df = pd.DataFrame({"at": [0.0, 1.0, 2.0, *np.arange(3.0, 11)], "seconds": [0.01] * 4 + [1.0] * 7})
+    look = {"shade": {"frozen": (2.5, 11)}}
+    runs = [keep(run, "timeline", df, "at", "seconds", **look) for run in ("first", "second")]
+    row = findings.compare(*runs).set_index("finding").filter(like="frozen", axis=0).iloc[0]
+    assert row["agrees"] and 0 < row["first_low"] < row["first"] < row["first_high"] < 1
+
+
+def test_an_axis_that_counts_who_waits_is_no_number_of_trials(keep):
+    df = pd.DataFrame({"n": [10, 1000], "share": [-0.01, 0.4]})
+    runs = [keep(run, "curve", df, "n", "share", logy=False) for run in ("first", "second")]
+    assert findings.compare(*runs)["agrees"].all()
+
+
 def test_the_ratio_of_a_timing_summary_is_the_finding_with_the_interval_that_is_beside_it(keep):
     df = pd.DataFrame({"variant": ["one by one", "MSET"], "p50": [1.0, 0.1], "ratio": [1.0, 0.1]})
     df["ratio_low"], df["ratio_high"] = df["ratio"] * 0.9, df["ratio"] * 1.2

@@ -120,7 +120,9 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
         value, series, place = _columns(chart)
         tidy = pd.DataFrame({"series": df[series].astype(str) if series else "", "value": df[value].astype(float)})
         tidy["place"] = df[place] if place else ""
-        trials = "n" if _unit(chart, value) == "%" else ""
+        trials = (
+            "n" if _unit(chart, value) == "%" and place != "n" else ""
+        )  # an axis n says how many wait, not were tried
         for column, end in {"n": trials, "low": f"{value}_low", "high": f"{value}_high"}.items():
             tidy[column] = df[end] if end in df.columns else np.nan
         tidy["count"] = df[value].dtype.kind == "i"
@@ -219,7 +221,7 @@ def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray
         starts = same.integers(len(values), size=(RESAMPLES, -(-len(values) // length)))
         picks = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, : len(values)] % len(values)
         again = statistic(values[picks], axis=1)
-    elif len(values) > 2 and statistic is not np.max:
+    elif len(values) > 2 and statistic is not np.max and np.isnan(n):
         positive = values.min() > 0
         spread = (np.log(values) if positive else values).std(ddof=1) / len(values) ** 0.5
         off = rng.standard_t(len(values) - 1, RESAMPLES) * spread
