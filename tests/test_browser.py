@@ -118,8 +118,11 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def opened(browser):
-    """A function that opens a page; the module fails if a page reported an error, or asked for what is not there."""
+def opened(browser, lab):
+    """A function that opens a page; the module fails if a page reported an error, or asked for what is not there.
+
+    The pages are closed before JupyterLab ends, which they would miss.
+    """
     wrong, pages = [], []
 
     def open_page(url: str):

@@ -253,6 +253,7 @@ def timeline(
         )
         words.append(f"{_prefix(group, by)}{half}{', '.join(told)}")
     scale(ax, "x", df[x], units[x], False)
+    logy = False if ylim and ylim[0] <= 0 else logy
     shown = pd.Series([*df[y], *ylim], name=y) if logy and ylim else df[y]  # the axis is as long as its limits say
     log = scale(ax, "y", shown, units[y], logy)
     ax.set(xlim=xlim, ylim=ylim, xlabel=axis_label(x, units) if xlabel is None else xlabel)
