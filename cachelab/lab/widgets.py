@@ -15,11 +15,9 @@ from cachelab.lab.looks import written
 from cachelab.lab.pictures import Picture
 from cachelab.lab.policies import POLICIES, hit_rates
 from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
-from cachelab.lab.workload import (  # noqa: F401
+from cachelab.lab.workload import (
     hit_rate_lines,
     popularity,
-    ttl_hit_rate,
-    ttl_stale_share,
     ttl_trade,
     zipf,
 )
