@@ -215,6 +215,15 @@ def test_small_counts_are_exact_and_large_ones_have_the_interval_of_chance(keep)
     assert list(table["agrees"]) == [True, False]
 
 
+@pytest.mark.parametrize(("first", "second", "agrees"), [(17, 20, True), (1, 3, False), (12, 60, False)])
+def test_a_peak_of_many_at_once_has_the_interval_of_chance_and_a_small_one_is_exact(keep, first, second, agrees):
+    runs = [
+        keep(run, "timeline", pd.DataFrame({"at": [0.0, 0.1, 0.2], "loads": [0, peak, 0]}), "at", "loads", steps=True)
+        for run, peak in (("first", first), ("second", second))
+    ]
+    assert only(findings.compare(*runs))["agrees"] == agrees
+
+
 def test_nothing_agrees_with_nothing_and_not_with_something(keep):
     def stale(share):
         return pd.DataFrame({"order": ["lease"], "share": [share]})

@@ -136,11 +136,16 @@ def test_the_ratio_is_taken_against_the_baseline_named():
         timing.summary(df, baseline="other")
 
 
-def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says_and_not_a_wrong_one():
-    tables = [timing.summary(noisy(0.8, seed=seed)).loc["other"] for seed in range(100)]
+@pytest.mark.parametrize("rounds, often", [(3, 10), (4, 5), (5, 2), (9, 2), (40, 2)])
+def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says_and_not_a_wrong_one(rounds, often):
+    tables = [timing.summary(noisy(0.8, rounds, seed=seed)).loc["other"] for seed in range(100)]
     covers = sum(t["ratio_low"] <= 0.8 <= t["ratio_high"] for t in tables)
     wrong = sum(t["ratio_low"] <= 1.6 <= t["ratio_high"] for t in tables)
-    assert covers >= 88 and wrong <= 2
+    assert covers >= 88 and wrong <= often
+
+
+def test_one_round_has_no_interval():
+    assert timing.summary(noisy(0.8, rounds=1))[["ratio_low", "ratio_high"]].isna().all(axis=None)
 
 
 def test_pairing_by_round_is_what_makes_the_interval_narrow():

@@ -7,8 +7,8 @@ Findings are made from the data kept beside the figures; rows of a model are no 
 findings as they stand. Times, rates and sizes belong to a machine, so what is compared is their ratio to the first series at
 the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual.
 
-Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a twentieth each, so that
-a bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of three
+Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a tenth each, so that a
+bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of three
 to nine, Student's t of their logarithms. Else the columns NAME_low and NAME_high tell it, or for a share its n trials
 (Jeffreys). Any other number has none: an interval from two would agree with anything.
 """
@@ -30,7 +30,8 @@ from cachelab.lab.looks import unit_of, written
 CLOSE = 0.10  # findings that differ by less agree
 SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
-RESAMPLES, BLOCKS = 500, 20
+PEAK = 10  # the same for the highest point of a timeline, which chance decides sooner
+RESAMPLES, BLOCKS = 500, 10
 FEW = 10  # measurements: fewer tell too little of their spread to be resampled
 COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
@@ -228,7 +229,7 @@ def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray
         again = found * np.exp(off) if positive else found + off
     elif np.isfinite([low, high]).all():
         again = rng.permutation(np.resize([low, high], RESAMPLES))
-    elif count and found >= MANY:
+    elif count and found >= (PEAK if statistic is np.max else MANY):
         again = rng.gamma(again + 0.5)
     if np.isfinite(n):
         again = rng.beta(again * n + 0.5, (1 - again) * n + 0.5)

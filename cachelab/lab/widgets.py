@@ -1,6 +1,8 @@
 """Panels to play with: sliders above a picture, on the same plain functions that the charts before them used."""
 
 import functools
+import gc
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 
@@ -44,6 +46,9 @@ def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidget
         control.observe(show, "value")
     picture.make_room(functools.partial(drawn, **{name: end}) for name in controls for end in _ends(controls[name]))
     show()
+    # Every twentieth move a full collection would walk over all that is loaded, for 0.1 s: what is here by now is left out.
+    gc.collect()
+    gc.freeze()
     return ipywidgets.VBox([*controls.values(), picture])
 
 
@@ -189,10 +194,15 @@ def hit_rate_and_capacity(policy: str, skew: float, share: float, keys: int, req
 def how_big_a_cache(
     skew: float = 0.9, share: float = 0.1, policy: str = "LRU", keys: int = 1000, requests: int = 10_000
 ) -> ipywidgets.VBox:
-    """Return policy, skew and capacity above the hit rates of `hit_rate_and_capacity`; the room is a share of the keys."""
+    """Return policy, skew and capacity above the hit rates of `hit_rate_and_capacity`; the room is a share of the keys.
+
+    What the sliders need is simulated first, which takes some seconds.
+    """
+    for each, tenths in itertools.product(POLICIES, range(15)):
+        hit_rate_and_capacity(each, tenths / 10, share, keys, requests)
 
     def draw(policy: str, skew: float, share: float) -> Axes:
-        df = hit_rate_and_capacity(policy, skew, share, keys, requests)
+        df = hit_rate_and_capacity(policy, round(skew, 1), share, keys, requests)
         rate = df.loc[df["source"] == "chosen", "hit_rate"].iloc[0]
         title = (
             f"{policy}, room for {written(share, '%')} of {keys:,} keys: {written(rate, '%')} hits at skew {skew:.1f}"
