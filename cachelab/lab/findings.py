@@ -7,9 +7,10 @@ Findings are made from the data kept beside the figures; rows of a model are no 
 findings as they stand. Times, rates and sizes belong to a machine, so what is compared is their ratio to the first series at
 the same place, or to the first place; of reads over time, the share that is slow, more than ten times the usual.
 
-Intervals are 95 %. Where a point has several measurements they are resampled, in circular blocks of a tenth each, so that a
-bad second counts once (Politis and Romano, 1992), with the same picks for all series, so that rounds stay whole; of three
-to nine, Student's t of their logarithms. Else the columns NAME_low and NAME_high tell it, or for a share its n trials
+Intervals are 99 %: among hundreds of findings a few would lie apart at 95 % by chance alone. Where a point has several
+measurements they are resampled, in circular blocks of a tenth each, so that a bad second counts once (Politis and Romano,
+1992), with the same picks for all series, so that rounds stay whole; of three to nine, Student's t of their logarithms. Else
+the columns NAME_low and NAME_high tell it, as 95 % intervals which are made wider here, or for a share its n trials
 (Jeffreys). Any other number has none: an interval from two would agree with anything.
 """
 
@@ -31,7 +32,8 @@ CLOSE = 0.10  # findings that differ by less agree
 SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
 PEAK = 10  # the same for the highest point of a timeline, which chance decides sooner
-RESAMPLES, BLOCKS = 500, 10
+RESAMPLES, BLOCKS = 1000, 10
+LEVEL, WIDER = 0.99, 2.576 / 1.960  # of an interval, and how much wider it is than one of 95 %
 FEW = 10  # measurements: fewer tell too little of their spread to be resampled
 COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
@@ -228,7 +230,7 @@ def _resampled(rows: pd.DataFrame, statistic: Callable, seed: int) -> np.ndarray
         off = rng.standard_t(len(values) - 1, RESAMPLES) * spread
         again = found * np.exp(off) if positive else found + off
     elif np.isfinite([low, high]).all():
-        again = rng.permutation(np.resize([low, high], RESAMPLES))
+        again = rng.permutation(np.resize(found + WIDER * (np.array([low, high]) - found), RESAMPLES))
     elif count and found >= (PEAK if statistic is np.max else MANY):
         again = rng.gamma(again + 0.5)
     if np.isfinite(n):
@@ -273,7 +275,9 @@ def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str]) -> p
 
 
 def _interval(values: np.ndarray | None) -> tuple[float, float, float]:
-    return (np.nan,) * 3 if values is None else (values[0], *np.percentile(values[1:], [2.5, 97.5]))
+    return (
+        (np.nan,) * 3 if values is None else (values[0], *np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    )
 
 
 def _agree(df: pd.DataFrame) -> pd.Series:
