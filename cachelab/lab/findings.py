@@ -12,6 +12,9 @@ measurements they are resampled, in circular blocks of a tenth each, so that a b
 1992), with the same picks for all series, so that rounds stay whole; of three to nine, Student's t of their logarithms. Else
 the columns NAME_low and NAME_high tell it, as 95 % intervals which are made wider here, or for a share its n trials
 (Jeffreys). Any other number has none: an interval from two would agree with anything.
+
+No run sees by how much the next one differs as a whole: how the system places processes, and how they lay out their memory,
+stays the same for minutes (Kalibera and Jones, 2013). Ratios of times get that allowance on top; those that need it are told.
 """
 
 import argparse
@@ -33,7 +36,12 @@ SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
 PEAK = 10  # the same for the highest point of a timeline, which chance decides sooner
 RESAMPLES, BLOCKS = 1000, 10
-LEVEL, WIDER = 0.99, 2.576 / 1.960  # of an interval, and how much wider it is than one of 95 %
+RUNS = 0.05  # standard deviation of a ratio of times from run to run, beyond its interval: 0.03 to 0.06 in runs of all notebooks
+LEVEL, Z99, WIDER = (
+    0.99,
+    2.576,
+    2.576 / 1.960,
+)  # of an interval: its ends in standard deviations, and against one of 95 %
 FEW = 10  # measurements: fewer tell too little of their spread to be resampled
 COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
@@ -42,8 +50,8 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
     """Return a row a finding of two folders of figures.
 
     Columns: chart, finding, first, first_low, first_high, second, second_low, second_high, difference (second / first − 1)
-    and agrees: the larger is less than 10 % above the smaller, or the intervals overlap. What only one folder has is a row
-    that disagrees, with nan on the other side. Raises FigureError for a folder without figures or a file that is malformed.
+    and agrees: the larger is less than 10 % above the smaller, or the intervals overlap; alone says whether that is so without
+    the allowance for ratios of times. What only one folder has is a row that disagrees, with nan on the other side. Raises FigureError for a folder without figures or a file that is malformed.
     """
     one, two = ({file.stem: file for file in kept_in(folder)} for folder in (first, second))
     tables, scales = [], set()
@@ -71,12 +79,14 @@ def between(first: dict, second: dict) -> pd.DataFrame:
         return _table([f"a {first['kind']} in one, a {second['kind']} in the other"])
     cells = [_cells(chart, df) for chart, df in zip((first, second), _tidy(first, second), strict=True)]
     found = [_findings(first, mine, next(iter(cells[0]), ("", "", ""))) for mine in cells]
-    return _table({finding: [side.get(finding) for side in found] for finding in found[0] | found[1]})
+    value = _columns(first)[0]
+    timed = _unit(first, value) != "%" and first["df"][value].dtype.kind == "f"
+    return _table({finding: [side.get(finding) for side in found] for finding in found[0] | found[1]}, RUNS * timed)
 
 
 def told(df: pd.DataFrame, everything: bool = False) -> str:
-    """Return a comparison in words: the findings that differ, or all of them, and how many agree."""
-    shown = df if everything else df[~df["agrees"]]
+    """Return a comparison in words: the findings that differ or need the allowance, or all of them, and how many agree."""
+    shown = df if everything else df[~df["alone"]]
     lines = []
     for chart, rows in shown.groupby("chart", sort=False):
         lines.append(chart)
@@ -87,10 +97,13 @@ def told(df: pd.DataFrame, everything: bool = False) -> str:
                 _with_interval(row.second, row.second_low, row.second_high),
             )
             lines.append(
-                f"  {row.finding:<48} {sides[0]:>24} {sides[1]:>24} {away:>8}" + "  differs" * (not row.agrees)
+                f"  {row.finding:<48} {sides[0]:>24} {sides[1]:>24} {away:>8}"
+                + ("" if row.alone else "  as runs do" if row.agrees else "  differs")
             )
     agree, figures = int(df["agrees"].sum()), df["chart"].str.replace(r", panel \d+$", "", regex=True).nunique()
     lines.append(f"{agree} of {len(df)} findings in {figures} figures agree.")
+    if needed := agree - int(df["alone"].sum()):
+        lines.append(f"Of them {needed} only with the allowance for what differs from run to run.")
     return "\n".join(lines + [f"Caution: {words}." for words in df.attrs.get("caution", [])])
 
 
@@ -261,8 +274,8 @@ def _named(*parts: str) -> str:
     return " ".join("".join(parts).split()) or "all"
 
 
-def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str]) -> pd.DataFrame:
-    """Return findings as a frame; those without numbers disagree."""
+def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str], runs: float = 0.0) -> pd.DataFrame:
+    """Return findings as a frame, with an allowance for what differs from run to run; those without numbers disagree."""
     rows = []
     for finding in findings:
         sides = findings[finding] if isinstance(findings, Mapping) else [None, None]
@@ -270,7 +283,10 @@ def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str]) -> p
     sides = [f"{side}{end}" for side in ("first", "second") for end in ("", "_low", "_high")]
     df = pd.DataFrame(rows, columns=["finding", *sides])
     df["difference"] = df["second"] / df["first"].replace(0, np.nan) - 1
-    df["agrees"] = _agree(df)
+    df["alone"] = _agree(df)
+    more = np.exp(runs * Z99)
+    ends = {"first_low": 1 / more, "second_low": 1 / more, "first_high": more, "second_high": more}
+    df["agrees"] = df["alone"] | _agree(df.assign(**{end: df[end] * by for end, by in ends.items()}))
     return df
 
 
