@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from zlib import crc32
 
 import numpy as np
@@ -36,12 +37,10 @@ SLOW = 10  # times the usual: so much slower is another kind of read
 MANY = 20  # a count from here on is taken to come from chance, with chance's interval; a smaller one is exact
 PEAK = 10  # the same for the highest point of a timeline, which chance decides sooner
 RESAMPLES, BLOCKS = 1000, 10
-RUNS = 0.05  # standard deviation of a ratio of times from run to run, beyond its interval: 0.03 to 0.06 in runs of all notebooks
-LEVEL, Z99, WIDER = (
-    0.99,
-    2.576,
-    2.576 / 1.960,
-)  # of an interval: its ends in standard deviations, and against one of 95 %
+RUNS = 0.05  # standard deviation of a ratio of times from run to run, beyond its interval, where that was largest
+LEVEL = 0.99
+ENDS = NormalDist().inv_cdf((1 + LEVEL) / 2)  # of an interval, in standard deviations
+WIDER = ENDS / NormalDist().inv_cdf(0.975)  # than an interval of 95 %
 FEW = 10  # measurements: fewer tell too little of their spread to be resampled
 COURSE = 20  # points of a curve of times: one with more shows a course, as of heartbeats
 
@@ -50,8 +49,9 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
     """Return a row a finding of two folders of figures.
 
     Columns: chart, finding, first, first_low, first_high, second, second_low, second_high, difference (second / first − 1)
-    and agrees: the larger is less than 10 % above the smaller, or the intervals overlap; alone says whether that is so without
-    the allowance for ratios of times. What only one folder has is a row that disagrees, with nan on the other side. Raises FigureError for a folder without figures or a file that is malformed.
+    and agrees: the larger is less than 10 % above the smaller, or the intervals overlap; alone: that is so without the
+    allowance for ratios of times. What only one folder has is a row that disagrees, with nan on the other side. Raises
+    FigureError for a folder without figures or a file that is malformed.
     """
     one, two = ({file.stem: file for file in kept_in(folder)} for folder in (first, second))
     tables, scales = [], set()
@@ -78,10 +78,11 @@ def between(first: dict, second: dict) -> pd.DataFrame:
     if first["kind"] != second["kind"]:
         return _table([f"a {first['kind']} in one, a {second['kind']} in the other"])
     cells = [_cells(chart, df) for chart, df in zip((first, second), _tidy(first, second), strict=True)]
-    found = [_findings(first, mine, next(iter(cells[0]), ("", "", ""))) for mine in cells]
-    value = _columns(first)[0]
-    timed = _unit(first, value) != "%" and first["df"][value].dtype.kind == "f"
-    return _table({finding: [side.get(finding) for side in found] for finding in found[0] | found[1]}, RUNS * timed)
+    base, value = next(iter(cells[0]), ("", "", "")), _columns(first)[0]
+    quotients = _is_of_the_machine(first) and not base[2].startswith("slow")
+    found = [_findings(mine, base if quotients else None) for mine in cells]
+    of_times = quotients or _unit(first, value) == "×" or value.startswith("times ")
+    return _table({finding: [side.get(finding) for side in found] for finding in found[0] | found[1]}, RUNS * of_times)
 
 
 def told(df: pd.DataFrame, everything: bool = False) -> str:
@@ -136,9 +137,7 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
         value, series, place = _columns(chart)
         tidy = pd.DataFrame({"series": df[series].astype(str) if series else "", "value": df[value].astype(float)})
         tidy["place"] = df[place] if place else ""
-        trials = (
-            "n" if _unit(chart, value) == "%" and place != "n" else ""
-        )  # an axis n says how many wait, not were tried
+        trials = "n" if _unit(chart, value) == "%" and place != "n" else ""  # an axis n says how many wait
         for column, end in {"n": trials, "low": f"{value}_low", "high": f"{value}_high"}.items():
             tidy[column] = df[end] if end in df.columns else np.nan
         tidy["count"] = df[value].dtype.kind == "i"
@@ -255,9 +254,9 @@ def _p99(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     return np.quantile(values, 0.99, axis=axis, method="inverted_cdf")
 
 
-def _findings(chart: dict, cells: dict[tuple, np.ndarray], base: tuple) -> dict[str, np.ndarray]:
-    """Return what a chart claims: its numbers as they are, or their ratios to the first series or the first place."""
-    if not _is_of_the_machine(chart) or base[2].startswith("slow"):
+def _findings(cells: dict[tuple, np.ndarray], base: tuple | None) -> dict[str, np.ndarray]:
+    """Return what a chart claims: its numbers as they are or, with a base, their ratios to the first series or place."""
+    if base is None:
         return {_named(name, series, place): values for (series, place, name), values in cells.items()}
     found = {}
     for key, values in cells.items():
@@ -284,16 +283,17 @@ def _table(findings: Mapping[str, list[np.ndarray | None]] | Iterable[str], runs
     df = pd.DataFrame(rows, columns=["finding", *sides])
     df["difference"] = df["second"] / df["first"].replace(0, np.nan) - 1
     df["alone"] = _agree(df)
-    more = np.exp(runs * Z99)
-    ends = {"first_low": 1 / more, "second_low": 1 / more, "first_high": more, "second_high": more}
-    df["agrees"] = df["alone"] | _agree(df.assign(**{end: df[end] * by for end, by in ends.items()}))
+    wide = df.copy()
+    wide[["first_low", "second_low"]] /= np.exp(runs * ENDS)
+    wide[["first_high", "second_high"]] *= np.exp(runs * ENDS)
+    df["agrees"] = df["alone"] | _agree(wide)
     return df
 
 
 def _interval(values: np.ndarray | None) -> tuple[float, float, float]:
-    return (
-        (np.nan,) * 3 if values is None else (values[0], *np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    )
+    if values is None:
+        return (np.nan,) * 3
+    return values[0], *np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 
 
 def _agree(df: pd.DataFrame) -> pd.Series:

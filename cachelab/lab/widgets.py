@@ -17,12 +17,7 @@ from cachelab.lab.looks import written
 from cachelab.lab.pictures import Picture
 from cachelab.lab.policies import POLICIES, hit_rates
 from cachelab.lab.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
-from cachelab.lab.workload import (
-    hit_rate_lines,
-    popularity,
-    ttl_trade,
-    zipf,
-)
+from cachelab.lab.workload import hit_rate_lines, popularity, ttl_trade, zipf
 
 
 def panel(draw: Callable[..., Axes], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -198,8 +193,9 @@ def how_big_a_cache(
 
     What the sliders need is simulated first, which takes some seconds.
     """
-    for each, tenths in itertools.product(POLICIES, range(15)):
-        hit_rate_and_capacity(each, tenths / 10, share, keys, requests)
+    skews = [tenths / 10 for tenths in range(15)]
+    for each, one in itertools.product(POLICIES, skews):
+        hit_rate_and_capacity(each, one, share, keys, requests)
 
     def draw(policy: str, skew: float, share: float) -> Axes:
         df = hit_rate_and_capacity(policy, round(skew, 1), share, keys, requests)
@@ -220,7 +216,7 @@ def how_big_a_cache(
     return panel(
         draw,
         policy=ipywidgets.Dropdown(options=list(POLICIES), value=policy, description="policy"),
-        skew=ipywidgets.FloatSlider(skew, min=0, max=1.4, step=0.1, description="skew", readout_format=".1f"),
+        skew=ipywidgets.FloatSlider(skew, min=0, max=skews[-1], step=0.1, description="skew", readout_format=".1f"),
         share=ipywidgets.SelectionSlider(
             options=[(written(one, "%"), one) for one in shares], value=nearest, description="room, of all keys"
         ),
