@@ -234,6 +234,12 @@ def test_an_axis_turns_logarithmic_past_thirty_times(kind, largest, scale):
         assert getattr(charts, kind)(df, "seconds", **y, title="Found").get_xscale() == scale
 
 
+@pytest.mark.parametrize(("at", "ticks"), [([10, 70, 500], {"10", "70", "500"}), ([9.7, 71.3, 512], {"10", "100"})])
+def test_ticks_stand_at_chosen_points_and_not_at_measured_ones(at, ticks):
+    ax = charts.curve(pd.DataFrame({"keys": at, "seconds": [1, 2, 3]}), "keys", "seconds", title="Found", logx=True)
+    assert ticks == words(ax) & {"10", "70", "100", "500", "9.7", "71.3", "512"}
+
+
 def test_bars_begin_at_zero_however_far_the_values_lie_apart():
     ax = charts.bars(pd.DataFrame({"name": ["a", "b"], "loads": [1, 1000]}), "name", "loads", title="Found")
     assert ax.get_yscale() == "linear" and ax.get_ylim()[0] == 0

@@ -141,11 +141,12 @@ def scale(ax: Axes, which: str, values: pd.Series, unit: str, log: bool | None, 
         getattr(ax, f"set_{which}lim")(0, 1)
     elif low >= 0 and not log and not len(ticks):
         getattr(ax, f"set_{which}lim")(0, auto=None)
+    wide = which == "x" and ax.bbox.width > 0.6 * ax.figure.bbox.width
     places = np.sort(np.log10(ticks) if log else np.asarray(ticks, float))
-    if unit != "%" and 1 < len(ticks) <= 8 and np.diff(places).min() > 0.07 * np.ptp(places):
+    few = 1 < len(ticks) <= 8 and np.diff(places).min() > (0.07 if wide else 0.11) * np.ptp(places)
+    if unit != "%" and few and all(float(f"{tick:.2g}") == tick for tick in ticks):  # chosen, not measured
         axis.set_major_locator(FixedLocator(np.sort(ticks)))
     elif log:
-        wide = ax.bbox.width > 0.6 * ax.figure.bbox.width
         dense, loose = (
             (200, 0) if which == "y" else (40, 5000) if wide else (20, 0)
         )  # room for labels beside one another
