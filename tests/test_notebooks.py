@@ -270,6 +270,16 @@ def test_the_command_line_fails_when_a_notebook_does(tmp_path):
     assert notebooks.main(["run", str(path), "--charts", str(tmp_path)]) == 1
 
 
+@some
+def test_a_notebook_is_named_by_number_or_file_and_anything_else_is_refused(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(notebooks, "run_all", lambda paths, *rest: asked.extend(paths))
+    assert notebooks.main(["run", "00", str(NOTEBOOKS[-1])]) == 0 and asked == [NOTEBOOKS[0], NOTEBOOKS[-1]]
+    with pytest.raises(SystemExit, match="2"):
+        notebooks.main(["run", "99"])
+    assert "'99' is no notebook: name a file, or one of the numbers 00, 01" in capsys.readouterr().err
+
+
 def test_an_interrupt_ends_the_run_and_its_kernel(tmp_path):
     path = write(
         tmp_path, "import os, time\nos.write(os.open('pid', os.O_WRONLY), b'%d\\n' % os.getpid())\ntime.sleep(600)"

@@ -210,7 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cachelab.lab.notebooks", description="Run and tend the notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run notebooks, one after the other, and save their charts")
-    run.add_argument("paths", nargs="*", type=Path, metavar="NOTEBOOK", help="which to run; all when none is named")
+    which = "which to run, by number or path; all when none is named"
+    run.add_argument("paths", nargs="*", type=_notebook, metavar="NOTEBOOK", help=which)
     run.add_argument("--scale", choices=SCALES, default="quick", help="how much to measure (default: quick)")
     run.add_argument("--charts", type=Path, metavar="FOLDER", help="default: charts/local, at full scale charts")
     run.add_argument("--write", action="store_true", help="save the outputs into the notebooks")
@@ -227,6 +228,14 @@ def main(argv: list[str] | None = None) -> int:
         stale = ["README.md"] * update_table(write=write)
     print("\n".join(f"{name} {'written' if write else 'is stale'}" for name in stale) or "Nothing to do.")
     return int(bool(stale) and not write)
+
+
+def _notebook(named: str) -> Path:
+    path = next((path for path in found() if path.name.startswith(f"{named}_")), Path(named))
+    if not path.is_file():
+        numbers = ", ".join(path.name[:2] for path in found())
+        raise argparse.ArgumentTypeError(f"{named!r} is no notebook: name a file, or one of the numbers {numbers}")
+    return path
 
 
 class _ThisPython(KernelSpecManager):
