@@ -13,7 +13,8 @@ import pexpect
 import pytest
 
 import cachelab as cl
-from cachelab.__main__ import ASK, main
+from cachelab.__main__ import main
+from cachelab.prompt import ASK
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*forkpty:DeprecationWarning"
