@@ -18,7 +18,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from cachelab.client import UNTIL
+from cachelab.connections import UNTIL
 from cachelab.flights import Contact, Local, Slots
 from cachelab.stats import Stats
 from cachelab.steps import Cache

@@ -1,13 +1,9 @@
 """One shared client: where the server comes from, short timeouts, a pool that queues, errors that say the way out."""
 
-import asyncio
 import os
 import queue
 import socket
 import threading
-from contextvars import ContextVar
-from math import inf
-from time import monotonic
 from urllib.parse import quote, urlsplit
 
 import redis
@@ -18,15 +14,13 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
 from cachelab import _check
+from cachelab.connections import ASYNC_BY_SCHEME, BY_SCHEME, QUEUE, PoolPerLoop, Queue
 from cachelab.errors import RedisUnavailable
 
 CONNECTIONS = 50  # per client; the fifty-first call waits for a connection instead of failing
-QUEUE = 20.0  # seconds that a call waits at most for one of them
-SECONDS_PER_BYTE = 2e-7  # what 5 MB/s explains: a big reply may take its time, a dripping one may not
 
 _clients: dict[tuple, redis.Redis | redis.asyncio.Redis] = {}
 _lock = threading.Lock()
-UNTIL = ContextVar("until", default=inf)  # when a call must be over, on the monotonic clock, whatever it waits for
 
 
 def connect(url: str | None = None, check: bool = True, retries: int = 1, timeout: float = 0.2) -> redis.Redis:
@@ -48,8 +42,8 @@ def connect(url: str | None = None, check: bool = True, retries: int = 1, timeou
         if client is None:
             pool = redis.BlockingConnectionPool.from_url(
                 url,
-                connection_class=_CONNECTIONS[urlsplit(url).scheme],
-                queue_class=_Queue,
+                connection_class=BY_SCHEME[urlsplit(url).scheme],
+                queue_class=Queue,
                 retry=_Retry(ExponentialWithJitterBackoff(cap=timeout / 4, base=0.01), retries),
                 **_settings(timeout),
             )
@@ -70,9 +64,9 @@ def connect_async(url: str | None = None, retries: int = 1, timeout: float = 0.2
     with _lock:
         client = _clients.get(("async", url, retries, timeout))
         if client is None:
-            pool = _PoolPerLoop.from_url(
+            pool = PoolPerLoop.from_url(
                 url,
-                connection_class=_ASYNC_CONNECTIONS[urlsplit(url).scheme],
+                connection_class=ASYNC_BY_SCHEME[urlsplit(url).scheme],
                 retry=_AsyncRetry(ExponentialWithJitterBackoff(cap=timeout / 4, base=0.01), retries),
                 **_settings(timeout),
             )
@@ -127,7 +121,7 @@ def _server(url: str | None) -> str:
     if parts.scheme in ("redis-sentinel", "redis-cluster"):
         kind = parts.scheme.removeprefix("redis-")
         raise ValueError(f"{name}: {kind} URLs are not supported; give one server's address as redis://host:port")
-    if parts.scheme not in _CONNECTIONS or "://" not in url:
+    if parts.scheme not in BY_SCHEME or "://" not in url:
         raise ValueError(f"{name} must begin with redis://, rediss:// or unix://, not {parts.scheme or 'no scheme'!r}")
     if parts.scheme == "unix":
         return url
@@ -210,134 +204,3 @@ class _Retry(Retry):
 class _AsyncRetry(AsyncRetry):
     async def call_with_retry(self, do, fail, is_retryable=None, with_failure_count=False):
         return await super().call_with_retry(do, fail, _is_retryable, with_failure_count)
-
-
-class _Queue(queue.LifoQueue):
-    """Idle connections, for which a call waits until UNTIL at most."""
-
-    def get(self, block=True, timeout=None):
-        return super().get(block, max(0.0, min(timeout, UNTIL.get() - monotonic())))
-
-
-class _LoopPool(redis.asyncio.BlockingConnectionPool):
-    timeout = property(lambda self: max(0.0, min(QUEUE, UNTIL.get() - monotonic())), lambda self, seconds: None)
-
-
-class _PoolPerLoop(redis.asyncio.BlockingConnectionPool):
-    """A pool for each event loop that comes by, since a connection cannot leave its loop."""
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        self._settings = settings
-        self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
-
-    def _here(self) -> _LoopPool:
-        loop = asyncio.get_running_loop()
-        if loop not in self._pools:
-            for closed in [known for known in list(self._pools) if known.is_closed()]:
-                self._pools.pop(closed, None)
-            self._pools[loop] = _LoopPool(**self._settings)
-        return self._pools[loop]
-
-    async def get_connection(self, command_name=None, *keys, **options):
-        return await self._here().get_connection()
-
-    async def release(self, connection):
-        await self._here().release(connection)
-
-    async def disconnect(self, inuse_connections: bool = True):
-        await self._here().disconnect(inuse_connections)
-
-
-class _Deadline:
-    """Mixin for a connection: a call ends in time, however slowly its reply arrives.
-
-    redis-py's timeout is one per read, so a peer that drips bytes holds a call for as long as it likes.
-    """
-
-    def connect(self):  # the pool calls this as each call begins
-        allowed = (1 + self.retry.get_retries()) * self.socket_timeout
-        self._until = min(monotonic() + allowed, UNTIL.get())
-        if self._sock is None:
-            super().connect()
-        else:
-            self._sock.until = self._until
-
-    def _connect(self):
-        left = self._until - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.socket_connect_timeout = min(self.socket_timeout, left)
-        return _Socket(super()._connect(), self.socket_timeout, self._until)
-
-
-class _Socket:
-    """A socket whose reads share one deadline, counted from the last send.
-
-    The usual reply comes whole with the first read, under the timeout that already stands: no system call is added.
-    """
-
-    def __init__(self, sock: socket.socket, timeout: float, until: float):
-        self._sock, self._timeout, self.until = sock, timeout, until
-        self._deadline, self._reads, self._usual, self._foreign = until, 0, True, False
-        for name in ("fileno", "recv", "shutdown", "close", "getpeername", "pending"):
-            if hasattr(sock, name):  # only TLS has pending
-                setattr(self, name, getattr(sock, name))
-
-    def sendall(self, data) -> None:
-        now = monotonic()
-        explained = len(data) * SECONDS_PER_BYTE
-        self._deadline = min(now + self._timeout, self.until) + explained
-        self._reads = 0
-        if not self._usual or self.until - now < self._timeout or explained > 0.01:
-            self._wait(self._deadline - now)
-        self._sock.sendall(data)
-
-    def recv_into(self, buffer) -> int:
-        if self._reads and not self._foreign:
-            self._wait(self._deadline - monotonic())
-        count = self._sock.recv_into(buffer)
-        self._reads += 1
-        self._deadline += count * SECONDS_PER_BYTE
-        return count
-
-    def settimeout(self, seconds: float | None) -> None:  # redis-py sets one of its own while it listens to Pub/Sub
-        self._foreign = seconds != self._timeout
-        self._usual = not self._foreign
-        self._sock.settimeout(seconds)
-
-    def _wait(self, seconds: float) -> None:
-        self._usual = seconds == self._timeout
-        self._sock.settimeout(max(seconds, 0.001))
-
-
-class _AsyncDeadline:
-    """The asyncio twin, for UNTIL alone: redis-py itself bounds an awaited reply as a whole."""
-
-    async def connect(self):
-        self._until = UNTIL.get()
-        if not self.is_connected:
-            await super().connect()
-
-    async def _connect(self):
-        self.socket_connect_timeout = max(0.0, min(self.orig_socket_timeout, self._until - monotonic()))
-        await super()._connect()
-
-    async def read_response(self, *args, **kwargs):
-        if self._until < inf:
-            self.socket_timeout = max(0.001, min(self.orig_socket_timeout, self._until - monotonic()))
-        return await super().read_response(*args, **kwargs)
-
-
-def _both(base: type, deadline: type) -> type:
-    return type(base.__name__, (deadline, base), {})
-
-
-_CONNECTIONS, _ASYNC_CONNECTIONS = (
-    {
-        "redis": _both(module.Connection, deadline),
-        "rediss": _both(module.SSLConnection, deadline),
-        "unix": _both(module.UnixDomainSocketConnection, deadline),
-    }
-    for module, deadline in ((redis, _Deadline), (redis.asyncio, _AsyncDeadline))
-)

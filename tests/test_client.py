@@ -13,7 +13,7 @@ import pytest
 import redis
 
 import cachelab as cl
-from cachelab.client import UNTIL
+from cachelab.connections import UNTIL
 
 SECRET = "s3cr3t-word"
 
