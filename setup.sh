@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")"
 ready=.venv/.ready # written last, so a set-up that was cut short is done anew; holds the folder that .venv works in
+ours=.venv/.ours # in every .venv that this has made, whole or not: nobody else's is thrown away
 
 say() { printf '%s\n' "$@"; }
 fail() {
@@ -31,13 +32,14 @@ until (set -C && echo $$ >.venv.lock) 2>/dev/null; do
     fi
 done
 trap 'rm -f .venv.lock' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 [ -z "$waited" ] || ! whole || exit 0
 
 uv=${UV-$(command -v uv || true)}
+utf8=C.UTF-8
 case $(uname -s) in
 MINGW* | MSYS* | CYGWIN*) fail 'Windows needs WSL or docker compose: README.md says how.' ;;
-Darwin) remedy="    brew install python@3.13    or the installer from python.org; Apple's own python3 is too old" ;;
+Darwin) utf8=en_US.UTF-8 remedy="    brew install python@3.13    or the installer from python.org; Apple's own python3 is too old" ;;
 *) remedy='    sudo apt install python3 python3-venv          Debian 12, Ubuntu 24.04 and newer
     sudo apt install python3.11 python3.11-venv    Ubuntu 22.04
     sudo dnf install python3.13                    Fedora' ;;
@@ -66,8 +68,13 @@ install() { # the packages that the arguments name, into .venv
 
 if [ -z "${PYTHON-}" ] && whole && { [ -n "$uv" ] || .venv/bin/python -c 'import pip' 2>/dev/null; }; then
     say 'Bringing .venv up to date ...'
+    : >$ours
     rm $ready
 else
+    [ ! -f .venv/pyvenv.cfg ] || [ -e $ready ] || [ -e $ours ] || fail \
+        'There is a .venv here that this set-up has not made. It stays as it is; you have the choice:' \
+        '    .venv/bin/python -m cachelab lab    work with it, as README.md says under "Without make"' \
+        '    rm -rf .venv                        then the same command again makes a new one'
     # A candidate is run, not just found: version managers put names on the PATH that only print an error. It tells the
     # interpreter behind it, because one in a virtual environment (this very .venv, when it is active) may soon be gone.
     probe='import sys; v = sys.version_info
@@ -96,11 +103,14 @@ sys.exit(v < (3, 11))'
 
     say "Making .venv with Python $version ($python) ..."
     rm -rf .venv
+    trap 'rm -rf .venv .venv.lock' EXIT
     if [ -n "$uv" ]; then
         "$uv" venv --quiet --python "$python" .venv
     else
         "$python" -m venv .venv
     fi
+    : >$ours
+    trap 'rm -f .venv.lock' EXIT
 fi
 
 if [ -n "$uv" ]; then
@@ -109,5 +119,10 @@ else
     say 'Installing the packages of requirements.txt with pip, about a minute (seconds with uv) ...'
 fi
 install --require-hashes -r requirements.txt ${EXTRAS:+-r "requirements-$EXTRAS.txt"}
+case ${LC_ALL-} in C | POSIX) export LC_ALL=$utf8 ;; esac # else setuptools could not write a path with an umlaut
 install --no-deps --no-build-isolation --editable .
+# The way to the clone from there: under LC_ALL=C Python 3.11 and 3.12 do not start beside a .pth file with an umlaut.
+for pth in .venv/lib/python*/site-packages/__editable__.cachelab-*.pth; do
+    if [ "$(cat "$pth" 2>/dev/null)" = "$(pwd -P)" ]; then echo ../../../.. >"$pth"; fi
+done
 pwd -P >$ready

@@ -10,7 +10,15 @@ class ServerError(CachelabError):
 
 
 class InvalidationPending(CachelabError):
-    """A delete could not reach Redis and is kept: this process serves the id from the database until it has gone through."""
+    """A delete could not reach Redis and is kept: until it has, the database serves the id."""
+
+
+class LoadsBusy(CachelabError):
+    """A load found no room, or did not end, within the time allowed."""
+
+
+class RecursiveLoad(CachelabError):
+    """A load reads the very id that it loads, which would wait for itself."""
 
 
 class RedisUnavailable(CachelabError):
@@ -20,6 +28,6 @@ class RedisUnavailable(CachelabError):
 class SeedError(CachelabError):
     """Seeding stopped half-way; ``.report`` is the SeedReport of what had been written by then."""
 
-    def __init__(self, message, report):
+    def __init__(self, message: str, report: object):
         super().__init__(message)
         self.report = report

@@ -1,10 +1,14 @@
-"""Shared parts: a real server for each test module, clients on it, and no skipping where everything should be installed."""
+"""Shared parts: a real server for each test module, clients on it, no skipping in CI."""
 
 import asyncio
 import functools
+import importlib
 import os
+import re
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -14,13 +18,78 @@ import cachelab as cl
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--cache", metavar="MODULE:CLASS", help="judge this cache by the contract suite, and run nothing else"
+        "--cache",
+        metavar="MODULE:CLASS",
+        help="judge this cache by the contract suite, and run nothing else",
     )
+    parser.addoption(
+        "--patience",
+        metavar="SECONDS",
+        type=float,
+        default=20,
+        help="how long a call of a cache under trial may take before it counts as hung",
+    )
+    parser.addoption(
+        "--crossings",
+        action="store_true",
+        help="try also what is tried by hand: the asyncio flavour on the cluster, the other behind "
+        "Sentinel",
+    )
+
+
+def pytest_configure(config):
+    if name := config.getoption("--cache"):
+        sys.path.insert(0, "")
+        if wrong := cannot_be_judged(name):
+            raise pytest.UsageError(f"--cache {name}: {wrong}")
+        config.args = [str(Path(__file__).with_name("test_contract.py"))]
 
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--cache"):
         items[:] = [item for item in items if item.name.startswith("test_promise[Sync")]
+
+
+CROSSINGS = ["sync-cluster", "async-sentinel"]  # each half of each pair, as CI has time for
+OTHER_CROSSINGS = ["async-cluster", "sync-sentinel"]
+
+
+def pytest_generate_tests(metafunc):
+    every = CROSSINGS + (OTHER_CROSSINGS if metafunc.config.getoption("--crossings") else [])
+    if "crossing" in metafunc.fixturenames:
+        metafunc.parametrize("crossing", every, scope="module")
+    for name, kind in {"on_cluster": "cluster", "behind_sentinel": "sentinel"}.items():
+        if name in metafunc.fixturenames:
+            flavours = [one.partition("-")[0] for one in every if one.endswith(kind)]
+            metafunc.parametrize(name, flavours)
+
+
+def named(name: str) -> type:
+    """Return the class that MODULE:CLASS names."""
+    module, _, cache = name.partition(":")
+    return getattr(importlib.import_module(module), cache)
+
+
+def cannot_be_judged(name: str) -> str:
+    """Return why what MODULE:CLASS names is no class to try, "" if it is one.
+
+    It is imported in a child first: who knows what that does.
+    """
+    from cachelab.lab.contract.child import Child
+
+    def look(say):
+        try:
+            say("" if callable(named(name)) else "it must be a class")
+        except BaseException as error:
+            say(f"it cannot be imported ({type(error).__name__}: {error})")
+
+    if not re.fullmatch(r"[^:]+:[^:]+", name):
+        return "it must read MODULE:CLASS, as my_module:MyCache"
+    with Child(look) as child:
+        try:
+            return child.hear(60)
+        except (EOFError, TimeoutError):
+            return "importing it ends the process, or does not end"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +116,7 @@ def aclient(server, client):
 
 @pytest.fixture
 def run_async(aclient) -> Callable[[Coroutine], object]:
-    """Run a coroutine in an event loop of its own, then close what the asyncio client opened there."""
+    """Run a coroutine in an event loop of its own, then close what the client opened there."""
 
     async def whole(coroutine: Coroutine):
         try:
@@ -60,18 +129,29 @@ def run_async(aclient) -> Callable[[Coroutine], object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where CACHELAB_REQUIRE_ALL is set (CI), a test that would be skipped for want of a part fails instead."""
+    """Where CACHELAB_REQUIRE_ALL is set (CI), fail a test that is skipped for want of a part."""
     report = yield
-    if report.skipped and os.environ.get("CACHELAB_REQUIRE_ALL") and not hasattr(report, "wasxfail"):
+    if (
+        report.skipped
+        and os.environ.get("CACHELAB_REQUIRE_ALL")
+        and not hasattr(report, "wasxfail")
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped, though everything is required here: {report.longrepr[2]}"
     return report
 
 
-class _Awaited:
-    """An AsyncCacheAside in an event loop of its own, called from threads as its synchronous twin is."""
+async def disconnected(client) -> None:
+    """Close what a shared asyncio client has opened in this event loop."""
+    pool = getattr(client, "connection_pool", None)  # a cluster has one for each node
+    await (pool.disconnect() if pool else client.aclose())
+    await asyncio.sleep(0.01)  # transports close a turn later
 
-    def __init__(self, url: str, timeout: float, **options):
+
+class Awaited:
+    """An AsyncCacheAside in an event loop of its own, called from threads as its twin is."""
+
+    def __init__(self, url: str, timeout: float = 0.2, **options):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -89,29 +169,42 @@ class _Awaited:
     def _run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
+    async def _end(self) -> None:
+        """Do what asyncio.run does at its end."""
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await disconnected(self.client)
+        await self.loop.shutdown_default_executor()
+
     def close(self) -> None:
-        self._run(self.client.connection_pool.disconnect())
-        self._run(self.loop.shutdown_default_executor())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+        try:
+            self._run(self._end())
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join()
+            self.loop.close()
 
 
 @pytest.fixture(params=["sync", "async"])
 def make_cache(request, server, client, monkeypatch):
-    """A function that makes a cache of either kind on a server; its load may block, its calls may come from threads.
+    """A function that makes a cache of either kind on a server.
+
+    Its load may block, its calls may come from threads.
 
     patient: give Redis more time than a crowd of readers on a busy machine can take from it.
     """
     made = []
 
     def make(load, url: str = server.url, ttl: float = 60, patient: bool = False, **options):
+        options = {"prefix": ""} | options
         timeout = 10 if patient else 0.2
         if patient:
-            monkeypatch.setattr("cachelab.flights.BUDGET", 20.0)
+            monkeypatch.setattr("cachelab.cache.gate.BUDGET", 20.0)
         if request.param == "sync":
-            return cl.CacheAside(cl.connect(url, check=False, timeout=timeout), load=load, ttl=ttl, **options)
-        made.append(_Awaited(url, timeout, load=load, ttl=ttl, **options))
+            return cl.CacheAside(
+                cl.connect(url, check=False, timeout=timeout), load=load, ttl=ttl, **options
+            )
+        made.append(Awaited(url, timeout, load=load, ttl=ttl, **options))
         return made[-1]
 
     yield make

@@ -1,9 +1,7 @@
-"""connect() and connect_async(): where the server comes from, how long a call may take, what an error says."""
+"""connect() and connect_async(): the server, how long a call takes, what an error says."""
 
 import asyncio
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -11,32 +9,13 @@ import time
 
 import pytest
 import redis
+from doors import listener
 
 import cachelab as cl
-from cachelab.connections import UNTIL
+from cachelab.clients.deadlines import DEADLINE
 
 SECRET = "s3cr3t-word"
-
-
-@contextlib.contextmanager
-def listener(behave):
-    """A port whose every connection is handed to ``behave``; yields its redis:// URL."""
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as port:
-
-        def serve(peer):
-            with peer, contextlib.suppress(OSError):
-                behave(peer)
-
-        def accept():
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=serve, args=(port.accept()[0],), daemon=True).start()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        yield f"redis://:{SECRET}@127.0.0.1:{port.getsockname()[1]}"
-        port.shutdown(socket.SHUT_RDWR)
-        thread.join()
+LOGIN = f":{SECRET}@"
 
 
 def silent(peer):
@@ -90,9 +69,13 @@ def test_without_an_environment_an_embedded_server_is_started_once(no_environmen
     assert cl.connect().ping() is True
 
 
-def test_a_server_that_was_named_and_is_away_is_an_error_and_no_reason_to_start_another(monkeypatch, no_environment):
+def test_a_server_that_was_named_and_is_away_is_an_error_and_no_reason_to_start_another(
+    monkeypatch, no_environment
+):
     monkeypatch.setenv("REDIS_URL", f"redis://:{SECRET}@127.0.0.1:1/0")
-    with pytest.raises(cl.RedisUnavailable, match=r"redis://127.0.0.1:1/0 refuses connections") as caught:
+    with pytest.raises(
+        cl.RedisUnavailable, match=r"redis://127.0.0.1:1/0 refuses connections"
+    ) as caught:
         cl.connect()
     assert "unset REDIS_URL" in str(caught.value) and SECRET not in str(caught.value)
 
@@ -100,7 +83,7 @@ def test_a_server_that_was_named_and_is_away_is_an_error_and_no_reason_to_start_
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        (f"http://:{SECRET}@host:1", "redis://, rediss:// or unix://"),
+        (f"http://:{SECRET}@host:1", "redis://, rediss://, unix://"),
         ("localhost:6379", "must begin with"),
         ("", "must begin with"),
         (f"redis://:{SECRET}@host:99999", "host:99999"),
@@ -109,8 +92,11 @@ def test_a_server_that_was_named_and_is_away_is_an_error_and_no_reason_to_start_
         (f"redis://:{SECRET}/{SECRET}@host:1", "%XX"),
         (f"redis://:{SECRET}@host:1/nine", "/nine"),
         (f"redis://:{SECRET}@{'h' * 64}.example:1", "hhh"),
-        (f"redis-cluster://:{SECRET}@a:1,b:2", "cluster URLs are not supported"),
-        (f"redis-sentinel://:{SECRET}@a:1,b:2/name", "sentinel URLs are not supported"),
+        (f"redis-cluster://:{SECRET}@a:1,:2", "host:port,host:port with"),
+        (f"redis-cluster://:{SECRET}@a:1,b:2/0", "no database"),
+        (f"redis-cluster://:{SECRET}@a:1,b:0", "1 to 65535"),
+        (f"redis-sentinel://:{SECRET}@a:1,b:2", "host:port/service"),
+        (f"redis-sentinel://:{SECRET}@a:1,b:2/x/y", "host:port/service"),
         (5, "must be a str"),
     ],
 )
@@ -169,7 +155,7 @@ def elapsed(call) -> float:
 
 @pytest.mark.parametrize("behave", [silent, dripping])
 def test_a_call_ends_within_its_deadline(behave):
-    with listener(behave) as url:
+    with listener(behave, LOGIN) as url:
         client = cl.connect(url, check=False)
         assert elapsed(lambda: client.get("a")) < 1
 
@@ -185,7 +171,7 @@ def test_a_call_ends_within_its_deadline(behave):
 
 
 def test_a_plain_client_with_a_short_timeout_waits_on_while_bytes_drip():
-    with listener(dripping) as url:
+    with listener(dripping, LOGIN) as url:
         plain = redis.Redis.from_url(url, socket_timeout=0.2, retry=None)
         caller = threading.Thread(target=elapsed, args=(lambda: plain.get("a"),))
         caller.start()
@@ -197,14 +183,14 @@ def test_a_plain_client_with_a_short_timeout_waits_on_while_bytes_drip():
         plain.close()
 
 
-def test_a_frozen_server_ends_a_call_and_a_limit_ends_it_sooner():
+def test_a_frozen_server_ends_a_call_and_a_limit_ends_it_sooner(monkeypatch):
     with cl.Server() as server:
         client = cl.connect(server.url)
         server.freeze()
         whole = elapsed(lambda: client.get("a"))
-        limit = UNTIL.set(time.monotonic() + 0.05)
+        monkeypatch.setattr(DEADLINE, "until", time.monotonic() + 0.05)
         assert elapsed(lambda: client.get("a")) < whole
-        UNTIL.reset(limit)
+        monkeypatch.undo()
         client.connection_pool.disconnect()
 
 
@@ -248,12 +234,17 @@ def test_a_thousand_concurrent_reads_queue_where_a_default_pool_raises(server, c
         async with redis.asyncio.Redis.from_url(server.url, decode_responses=True) as plain:
             return await reads(plain)
 
-    assert any(isinstance(outcome, redis.exceptions.MaxConnectionsError) for outcome in asyncio.run(default()))
+    assert any(
+        isinstance(outcome, redis.exceptions.MaxConnectionsError)
+        for outcome in asyncio.run(default())
+    )
 
 
 def test_threads_share_a_client_and_queue_for_its_connections(server, client, together):
     client.set("a", "1")
-    patient = cl.connect(server.url, timeout=10)  # on a busy machine a crowd of threads may need longer than usual
+    patient = cl.connect(
+        server.url, timeout=10
+    )  # on a busy machine a crowd of threads may need longer than usual
     before = client.info("clients")["connected_clients"]
     assert together(200, patient.get, "a") == ["1"] * 200
     assert 1 < client.info("clients")["connected_clients"] - before <= 50
@@ -291,8 +282,9 @@ def test_ten_thousand_cancelled_reads_give_no_reply_to_the_wrong_caller(client, 
 def test_importing_cachelab_connects_to_nothing_and_loads_no_bench():
     code = (
         "import sys, threading, cachelab;"
-        "heavy = {'pandas', 'matplotlib', 'ipywidgets', 'sqlalchemy', 'numpy', 'tqdm'} & set(sys.modules);"
-        "assert not heavy, heavy; assert threading.active_count() == 1; assert not cachelab.client._clients"
+        "heavy = {'pandas', 'matplotlib', 'ipywidgets', 'sqlalchemy', 'numpy', 'tqdm', 'difflib'};"
+        "heavy &= set(sys.modules); assert not heavy, heavy;"
+        "assert threading.active_count() == 1; assert not cachelab.clients.client._clients"
     )
     environment = {**os.environ, "REDIS_URL": "redis://127.0.0.1:1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

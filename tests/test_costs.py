@@ -2,7 +2,7 @@
 
 import pytest
 
-from cachelab.lab.costs import mean_cost, read_costs
+from cachelab.lab.measure.costs import mean_cost, read_costs
 
 
 def at(df, cost, rate):
@@ -21,7 +21,10 @@ def test_without_hits_a_cache_only_adds_to_the_load_and_with_hits_alone_nothing_
 
 def test_a_cache_that_is_slower_than_its_origin_never_pays():
     df = read_costs(get=3, load=2, store=0)
-    assert (df[df["cost"] == "mean"]["seconds"].to_numpy() > df[df["cost"] == "no cache"]["seconds"].to_numpy()).all()
+    assert (
+        df[df["cost"] == "mean"]["seconds"].to_numpy()
+        > df[df["cost"] == "no cache"]["seconds"].to_numpy()
+    ).all()
 
 
 def test_the_95th_percentile_is_a_miss_until_one_read_in_twenty_misses():
@@ -31,5 +34,7 @@ def test_the_95th_percentile_is_a_miss_until_one_read_in_twenty_misses():
 
 def test_the_frame_is_tidy_and_all_of_it_is_model():
     df = read_costs(get=1, load=9, hit_rates=[0, 0.5, 1])
-    assert list(df.columns) == ["cost", "hit_rate", "seconds", "source"] and set(df["source"]) == {"model"}
+    assert list(df.columns) == ["cost", "hit_rate", "seconds", "source"] and set(df["source"]) == {
+        "model"
+    }
     assert df.groupby("cost", sort=False).size().to_dict() == {"mean": 3, "p95": 3, "no cache": 3}

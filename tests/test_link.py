@@ -1,3 +1,4 @@
+import gc
 import os
 import random
 import signal
@@ -6,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import redis
 from redis.backoff import NoBackoff
@@ -19,8 +22,8 @@ from redis.retry import Retry
 
 from cachelab import Server
 from cachelab.errors import ServerError
-from cachelab.lab.link import Link
-from cachelab.server import _valkey
+from cachelab.lab.measure.link import Link
+from cachelab.server.server import _valkey
 
 BAD_PLACES = [
     "",
@@ -54,7 +57,7 @@ def connect(url: str, timeout: float = 5.0) -> redis.Redis:
 
 
 def raw(link: Link) -> socket.socket:
-    """A bare connection through the link, logged in, so that a test sees single bytes and resets."""
+    """A bare connection through the link, logged in: a test sees single bytes and resets."""
     sock = socket.create_connection(("127.0.0.1", link.port), timeout=5)
     sock.sendall(b"AUTH %s\r\n" % urlsplit(link.url).password.encode())
     assert sock.recv(100) == b"+OK\r\n"
@@ -93,7 +96,9 @@ def test_the_url_keeps_the_credentials_and_the_database(server: Server):
     with Link(server.url.partition("?")[0].rstrip("/0") + "/3") as link:
         ours, theirs = urlsplit(link.url), urlsplit(server.url)
         assert (ours.scheme, ours.password, ours.path) == ("redis", theirs.password, "/3")
-        assert (ours.hostname, ours.port) == ("127.0.0.1", link.port) != (theirs.hostname, theirs.port)
+        assert (
+            (ours.hostname, ours.port) == ("127.0.0.1", link.port) != (theirs.hostname, theirs.port)
+        )
         with connect(link.url) as client:
             assert client.client_info()["db"] == 3
 
@@ -103,7 +108,10 @@ def test_a_server_behind_a_unix_socket_is_reached_by_tcp(tmp_path: Path):
     program.write_text(f'#!/bin/sh\nexec "{_valkey()}" "$@" --unixsocket "{path}"\n')
     program.chmod(0o700)
     with Server(binary=program) as server:
-        with Link(f"unix://:{urlsplit(server.url).password}@{path}?db=2") as link, connect(link.url) as client:
+        with (
+            Link(f"unix://:{urlsplit(server.url).password}@{path}?db=2") as link,
+            connect(link.url) as client,
+        ):
             assert link.url.startswith("redis://:")
             assert client.client_info()["db"] == 2
 
@@ -114,6 +122,12 @@ def test_a_round_trip_lasts_at_least_the_time_that_is_set(link: Link):
     assert link.rtt_ms == 20
     assert link.measured_ms(5) > 18 > quick
     assert link.added_ms(5) > 15
+
+
+def test_numbers_of_any_type_are_taken(link: Link):
+    link.rtt_ms = np.float32(1.5)
+    assert type(link.rtt_ms) is float and link.measured_ms(np.int8(3)) > 1
+    link.drip(np.int32(5000))
 
 
 def test_a_pipeline_pays_the_round_trip_once(link: Link):
@@ -142,7 +156,9 @@ def test_five_megabytes_in_random_pieces_arrive_whole_and_in_order(link: Link):
     draw = random.Random(0)
     values = [draw.randbytes(draw.choice([1, 100, 10_000, 300_000])) for _ in range(80)]
     replies = b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values)
-    commands = b"".join(b"*2\r\n$4\r\nECHO\r\n$%d\r\n%s\r\n" % (len(value), value) for value in values)
+    commands = b"".join(
+        b"*2\r\n$4\r\nECHO\r\n$%d\r\n%s\r\n" % (len(value), value) for value in values
+    )
     assert len(replies) > 5_000_000
 
     def send() -> None:
@@ -276,7 +292,7 @@ def test_an_idle_link_uses_no_processor_time(server: Server):
 
 ORPHAN = """
 import os, sys, time
-from cachelab.lab.link import Link
+from cachelab.lab.measure.link import Link
 link = Link(sys.argv[1]).start()
 child = os.fork() if sys.argv[2] == "forked" else 0
 if sys.argv[2] == "alone" or child:
@@ -285,7 +301,9 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("how", ["alone", "forked"])  # a forked child holds the pipe to the relay open
+@pytest.mark.parametrize(
+    "how", ["alone", "forked"]
+)  # a forked child holds the pipe to the relay open
 def test_the_relay_dies_with_a_parent_that_is_killed(server: Server, how: str):
     command = [sys.executable, "-c", ORPHAN, server.url, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
@@ -311,6 +329,23 @@ def test_a_stopped_link_leaves_no_process_and_no_open_file(server: Server):
     assert refuses(port)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_link_that_nobody_holds_takes_its_relay_along(server: Server):
+    link = Link(server.url).start()
+    relay = link._process
+    assert relay and relay.poll() is None
+    del link
+    gc.collect()
+    assert relay.returncode == -9
+    link = Link(server.url).start()
+    relay = link._process
+    link._end.detach()  # control: without its finaliser
+    del link
+    gc.collect()
+    assert relay and relay.poll() is None
+    with relay:
+        relay.kill()
 
 
 def test_a_stopped_link_says_so_and_can_be_started_again(server: Server):
@@ -354,8 +389,37 @@ def test_a_wrong_password_or_protocol_is_reported_and_leaves_no_relay(server: Se
 
 
 def test_the_password_stands_in_no_repr(link: Link):
-    assert urlsplit(link.url).password not in repr(link)
+    password = urlsplit(str(link.url)).password
+    assert password and password in link.url
+    assert password not in repr(link) and password not in repr([link.url, vars(link)])
     assert str(link.port) in repr(link)
+
+
+def test_a_link_whose_url_was_refused_has_a_repr():
+    half = Link.__new__(Link)
+    with pytest.raises(ValueError):
+        half.__init__("redis://default:secret")
+    assert repr(half) == "<Link to nowhere: stopped, rtt_ms=0>"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@h:port",
+        "redis://default:hunter2",
+        "redis://h/0?password=a@hunter2",
+        "redis://p/hunter2@h",
+        b"redis://:hunter2@h",
+        ["redis://:hunter2@h"],
+    ],
+)
+def test_no_traceback_shows_a_password(url: object):
+    with pytest.raises((ValueError, TypeError)) as seen:
+        Link(url)
+    shown = traceback.TracebackException.from_exception(seen.value, capture_locals=True)
+    inside = [one for one in shown.stack if one.filename.endswith("measure/link.py")]
+    assert inside and all("hunter2" not in repr(frame.locals) for frame in inside)
+    assert "hunter2" not in str(seen.value)
 
 
 @pytest.mark.parametrize("url", BAD_PLACES)
@@ -380,7 +444,10 @@ def test_a_bad_round_trip_time_is_refused_and_changes_nothing(link: Link, rtt_ms
     assert link.rtt_ms == 0
 
 
-@pytest.mark.parametrize(("call", "value"), [("drip", 0), ("drip", True), ("cut_after", -1), ("measured_ms", 0)])
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [("drip", 0), ("drip", True), ("cut_after", -1), ("measured_ms", 0), ("added_ms", 2.5)],
+)
 def test_a_bad_number_is_refused(link: Link, call: str, value: object):
     with pytest.raises((ValueError, TypeError), match="must"):
         getattr(link, call)(value)

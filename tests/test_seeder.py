@@ -1,4 +1,4 @@
-"""Users and their seeding: reproducible, streamed, checked, and honest about what was written when it stops early."""
+"""Users and their seeding: reproducible, streamed, checked, honest about what was written."""
 
 import ast
 import asyncio
@@ -6,13 +6,17 @@ import inspect
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import redis
 
@@ -77,6 +81,16 @@ def test_any_length_gives_each_user_a_text_of_its_own(id_length):
     assert id_length == 1 or len(set(values)) == 20
 
 
+def test_users_are_asked_for_by_numbers_of_any_type():
+    wanted = list(cl.generate_users(300, 200, seed=200))
+    assert list(cl.generate_users(np.int16(300), np.uint8(200), seed=np.uint8(200))) == wanted
+
+
+def test_a_length_that_no_value_can_have_is_refused():
+    with pytest.raises(ValueError, match="^id_length must be at most 536870912, not "):
+        cl.generate_users(1, id_length=10**19)
+
+
 def test_letters_are_drawn_evenly():
     text = "".join(value for _, value in cl.generate_users(20_000, seed=0))
     counts = [text.count(letter) for letter in set(text)]
@@ -94,7 +108,9 @@ def test_bad_counts_are_refused_at_the_call(settings):
         cl.generate_users(**settings)  # and not only at the first next()
 
 
-@pytest.mark.parametrize("settings", [{"id_length": 0}, {"id_length": -1}, {"seed": "x"}, {"seed": -1}, {"seed": True}])
+@pytest.mark.parametrize(
+    "settings", [{"id_length": 0}, {"id_length": -1}, {"seed": "x"}, {"seed": -1}, {"seed": True}]
+)
 def test_bad_settings_are_refused_at_the_call(settings):
     with pytest.raises((TypeError, ValueError), match=next(iter(settings))):
         cl.generate_users(10, **settings)
@@ -114,7 +130,9 @@ def test_every_method_writes_the_same_users(seeding, client, flavour, method, tt
 
 
 @pytest.mark.parametrize(("flavour", "method"), [("sync", method) for method in METHODS])
-def test_the_round_trips_reported_are_those_that_the_server_sees(server, client, flavour, method, monkeypatch):
+def test_the_round_trips_reported_are_those_that_the_server_sees(
+    server, client, flavour, method, monkeypatch
+):
     sent = []
     send = redis.connection.AbstractConnection.send_packed_command
     monkeypatch.setattr(
@@ -129,7 +147,9 @@ def test_the_round_trips_reported_are_those_that_the_server_sees(server, client,
 
 
 @pytest.mark.parametrize(("flavour", "method"), BOTH)
-@pytest.mark.parametrize(("ttl", "low", "high"), [(60, 59_000, 60_000), (1.5, 1, 1500), (60.0, 59_000, 60_000)])
+@pytest.mark.parametrize(
+    ("ttl", "low", "high"), [(60, 59_000, 60_000), (1.5, 1, 1500), (60.0, 59_000, 60_000)]
+)
 def test_a_ttl_holds_for_every_key(seeding, client, flavour, method, ttl, low, high):
     seeding(flavour, 30, batch_size=20, method=method, ttl=ttl)
     left = [client.pttl(f"user-{n}") for n in range(1, 31)]
@@ -160,7 +180,9 @@ def test_any_prefix_and_any_client_will_do(server, client, flavour, method):
 
 
 @pytest.mark.parametrize(("flavour", "method"), BOTH)
-def test_no_users_are_nothing_to_do_and_a_batch_may_exceed_the_count(seeding, client, flavour, method):
+def test_no_users_are_nothing_to_do_and_a_batch_may_exceed_the_count(
+    seeding, client, flavour, method
+):
     assert seeding(flavour, 0, method=method).round_trips == 0
     assert client.dbsize() == 0
     assert seeding(flavour, 7, batch_size=10**6, method=method).written == client.dbsize() == 7
@@ -185,6 +207,41 @@ def test_bad_settings_are_refused_by_name_and_write_nothing(seeding, client, fla
     assert client.dbsize() == 0
 
 
+NUMBERS = {
+    "count": (np.int32(7), np.uint8(7)),
+    "batch_size": (np.int8(7), np.uint64(7)),
+    "ttl": (np.int32(2_592_000), np.uint8(60), Fraction(3, 2), Decimal("2.5"), 1e300),
+    "seed": (np.uint8(7), 10**30),
+}
+
+
+@pytest.mark.parametrize(("flavour", "method"), BOTH)
+@pytest.mark.parametrize(
+    "settings", [{name: value} for name, values in NUMBERS.items() for value in values], ids=ascii
+)
+def test_a_number_of_any_type_is_taken_as_the_number_it_is(
+    seeding, client, flavour, method, settings
+):
+    report = seeding(flavour, **({"count": 7, "method": method} | settings))
+    assert (report.count, report.written) == (7, 7) and type(report.count) is int
+    seconds = float(settings.get("ttl", 0))
+    left = client.pttl("user-7")
+    assert left > 900 * min(seconds, 1e15) if seconds else left == -1
+
+
+TOO_LARGE = [("count", 10**400), ("count", 10**5000), ("batch_size", 10**30), ("ttl", 10**400)]
+
+
+@pytest.mark.parametrize(("name", "value"), TOO_LARGE, ids=[name for name, _ in TOO_LARGE])
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_number_too_large_is_refused_by_name_and_writes_nothing(
+    seeding, client, flavour, name, value
+):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        seeding(flavour, **{name: value})
+    assert client.dbsize() == 0
+
+
 def test_methods_of_the_other_flavour_are_refused(seeding):
     with pytest.raises(ValueError, match="'threads'.*not 'gather'"):
         seeding("sync", method="gather")
@@ -192,14 +249,48 @@ def test_methods_of_the_other_flavour_are_refused(seeding):
         seeding("async", method="threads")
 
 
-def test_the_wrong_kind_of_client_is_told_the_right_function(client, aclient, run_async):
-    with pytest.raises(TypeError, match=r"seed_async\(\) takes that"):
-        cl.seed(aclient)
-    with pytest.raises(TypeError, match=r": seed\(\) takes that"):
-        run_async(cl.seed_async(client))
-    for other in (None, "redis://localhost", client.pipeline()):
-        with pytest.raises(TypeError, match=r"client of seed\(\) must be a redis.Redis"):
+def test_the_wrong_kind_of_client_is_refused(client, aclient, run_async):
+    for other in (aclient, None, "redis://localhost", client.pipeline()):
+        with pytest.raises(TypeError, match=r"^client must be what connect\(\) returns"):
             cl.seed(other)
+    for other in (client, None, aclient.pipeline()):
+        with pytest.raises(TypeError, match=r"^client must be what connect_async\(\) returns"):
+            run_async(cl.seed_async(other))
+    assert client.dbsize() == 0
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one, which has all its slots: enough to tell one kind of client from another."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bus = free.getsockname()[1]  # the default, 10,000 above the port, may be no port at all
+    with cl.Server(cluster_enabled=True, cluster_port=bus) as server:
+        with redis.Redis.from_url(server.url) as plain:
+            plain.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in plain.execute_command("CLUSTER", "INFO"):
+                pass
+        yield server
+
+
+@pytest.mark.parametrize(("flavour", "method"), BOTH)
+def test_a_cluster_is_seeded_by_every_method(cluster, flavour, method):
+    kind = redis.RedisCluster if flavour == "sync" else redis.asyncio.RedisCluster
+
+    async def awaited(**settings):
+        async with kind.from_url(cluster.url) as client:
+            return await cl.seed_async(client, 120, **settings)
+
+    def run(**settings):
+        if flavour == "async":
+            return asyncio.run(awaited(**settings))
+        with kind.from_url(cluster.url) as client:
+            return cl.seed(client, 120, **settings)
+
+    with redis.Redis.from_url(cluster.url, decode_responses=True) as plain:
+        plain.flushall()
+        assert run(method=method, seed=3, ttl=60).written == 120
+        assert plain.get("user-120") == dict(cl.generate_users(120, seed=3))["user-120"]
+        assert plain.dbsize() == 120 and 0 < plain.ttl("user-120") <= 60
 
 
 def code(function, substitutions=()):
@@ -214,7 +305,10 @@ def code(function, substitutions=()):
 
 
 TWINS = [(cl.seed, cl.seed_async)]
-TWINS += [(getattr(seeder, name), getattr(seeder, f"{name}_async")) for name in ("_one_by_one", "_pipeline", "_bulk")]
+TWINS += [
+    (getattr(seeder, name), getattr(seeder, f"{name}_async"))
+    for name in ("_one_by_one", "_pipeline", "_bulk")
+]
 
 
 @pytest.mark.parametrize(("sync", "other"), TWINS)
@@ -227,6 +321,7 @@ def test_the_twins_read_alike(sync, other):
         ("_ASYNC", ""),
         ("redis.asyncio", "redis"),
         ("nowait=True", ""),
+        ("'async'", "'sync'"),
     ]
     assert code(other, table) == code(sync)
     assert code(other) != code(sync)
@@ -241,7 +336,9 @@ def test_a_server_that_dies_at_batch_three_gives_a_report_of_three_batches(
 ):
     at_batch(monkeypatch, 3, server.kill)
     try:
-        with pytest.raises(cl.SeedError, match="300 of 1000 users were written.*again completes") as caught:
+        with pytest.raises(
+            cl.SeedError, match="300 of 1000 users were written.*again completes"
+        ) as caught:
             seeding(flavour, 1000, method=method)
     finally:
         server.restart()
@@ -253,7 +350,9 @@ def test_a_server_that_dies_at_batch_three_gives_a_report_of_three_batches(
 
 @pytest.mark.parametrize("ttl", [None, 60])
 @pytest.mark.parametrize(("flavour", "method"), BOTH)
-def test_every_user_reported_as_written_exists_when_memory_runs_out(seeding, client, monkeypatch, flavour, method, ttl):
+def test_every_user_reported_as_written_exists_when_memory_runs_out(
+    seeding, client, monkeypatch, flavour, method, ttl
+):
     def leave_little():
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
 
@@ -288,7 +387,9 @@ def patient(server, client):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_interrupt_frees_the_caller_at_once_and_carries_the_report(server, patient, monkeypatch, method):
+def test_an_interrupt_frees_the_caller_at_once_and_carries_the_report(
+    server, patient, monkeypatch, method
+):
     interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     at_batch(monkeypatch, 2, lambda: (server.freeze(), interrupt.start()))
     start = time.perf_counter()
@@ -323,15 +424,24 @@ def test_threads_end_on_their_own_after_an_interrupt(server, patient, monkeypatc
 @pytest.mark.parametrize("method", ASYNC_METHODS)
 def test_a_cancellation_comes_through_with_the_report(server, client, monkeypatch, method):
     async def main():
-        async with redis.asyncio.Redis.from_url(server.url, decode_responses=True, socket_timeout=60) as patient:
+        async with redis.asyncio.Redis.from_url(
+            server.url, decode_responses=True, socket_timeout=60
+        ) as patient:
             seeding = asyncio.create_task(cl.seed_async(patient, 500, method=method, seed=6))
             at_batch(
-                monkeypatch, 2, lambda: (server.freeze(), asyncio.get_running_loop().call_later(0.2, seeding.cancel))
+                monkeypatch,
+                2,
+                lambda: (
+                    server.freeze(),
+                    asyncio.get_running_loop().call_later(0.2, seeding.cancel),
+                ),
             )
             with pytest.raises(asyncio.CancelledError) as caught:
                 await seeding
             server.thaw()
-            return caught.value.report, await asyncio.gather(*[patient.get(f"user-{n}") for n in range(1, 50)])
+            return caught.value.report, await asyncio.gather(
+                *[patient.get(f"user-{n}") for n in range(1, 50)]
+            )
 
     try:
         report, values = asyncio.run(main())
@@ -352,7 +462,9 @@ def careless(client, batch, expire):
 
 
 @pytest.mark.parametrize(("write", "right"), [(seeder._bulk, True), (careless, False)])
-def test_an_interrupted_bulk_leaves_no_reply_for_the_next_caller(server, client, monkeypatch, write, right):
+def test_an_interrupted_bulk_leaves_no_reply_for_the_next_caller(
+    server, client, monkeypatch, write, right
+):
     client.set("mine", "my value")
     send = redis.connection.AbstractConnection.send_packed_command
 
@@ -360,12 +472,16 @@ def test_an_interrupted_bulk_leaves_no_reply_for_the_next_caller(server, client,
         send(*args, **kwargs)
         raise KeyboardInterrupt
 
-    with redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=60, max_connections=1) as one:
+    with redis.Redis.from_url(
+        server.url, decode_responses=True, socket_timeout=60, max_connections=1
+    ) as one:
         one.ping()
         server.freeze()  # so that the reply is still on its way when the next caller comes
         try:
             with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr(redis.connection.AbstractConnection, "send_packed_command", interrupted)
+                patched.setattr(
+                    redis.connection.AbstractConnection, "send_packed_command", interrupted
+                )
                 write(one, {"other": "x"}, {})
             with ThreadPoolExecutor(1) as pool:
                 answer = pool.submit(one.get, "mine")
@@ -376,14 +492,18 @@ def test_an_interrupted_bulk_leaves_no_reply_for_the_next_caller(server, client,
             server.thaw()
 
 
-def test_one_failing_task_of_gather_ends_the_others(server, client, run_async, aclient, monkeypatch):
+def test_one_failing_task_of_gather_ends_the_others(
+    server, client, run_async, aclient, monkeypatch
+):
     client.config_set("maxmemory", 1)
     try:
         with pytest.raises(cl.SeedError) as caught:
             run_async(cl.seed_async(aclient, 100, method="gather"))
     finally:
         client.config_set("maxmemory", 0)
-    assert isinstance(caught.value.__cause__, redis.ResponseError)  # the error itself, not a group of them
+    assert isinstance(
+        caught.value.__cause__, redis.ResponseError
+    )  # the error itself, not a group of them
     assert client.dbsize() == 0
 
 
@@ -395,7 +515,7 @@ def test_a_million_users_stream_within_fifty_megabytes(server, client, method):
     code = """
 import re, resource, sys, cachelab as cl
 
-def peak():  # bytes; getrusage would begin with the peak of the process that started this one on Linux
+def peak():  # bytes; on Linux getrusage would begin with the peak of the parent process
     if sys.platform == "linux":
         return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -408,7 +528,9 @@ after = peak()
 users = dict(cl.generate_users(1_000_000))
 print(after - before, peak() - before)
 """
-    run = subprocess.run([sys.executable, "-c", code, server.url, method], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, server.url, method], capture_output=True, text=True, check=True
+    )
     grown, control = map(int, run.stdout.split())
     assert grown < 50e6 < control
     assert client.dbsize() == 1_000_000

@@ -1,4 +1,4 @@
-"""Setting up: what make says and redoes, what the locks hold, and whether README.md tells the truth."""
+"""Setting up: what make says and redoes, what the locks hold, whether README.md is true."""
 
 import os
 import re
@@ -14,10 +14,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCKS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-browser.txt")}
+LOCKS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("requirements.txt", "requirements-browser.txt")
+}
 TOOLS = "make sh bash cat chmod dirname echo env id kill ln mkdir pwd rm sed sleep uname".split()
 
-# Stands in for uv: makes a .venv whose Python always answers yes, and notes what it was asked, and with which settings.
+# Stands in for uv: makes a .venv whose Python always answers yes, and notes what it was asked,
+# and with which settings.
 UV = """#!/bin/sh
 case $1 in
 venv) mkdir -p .venv/bin && printf '#!/bin/sh\\n' >.venv/bin/python && chmod +x .venv/bin/python ;;
@@ -29,7 +33,7 @@ echo "$@" >>asked
 
 
 class Clone:
-    """A copy of the set-up's files, and a PATH with nothing on it but plain tools and what a test puts there."""
+    """A copy of the set-up's files, and a PATH of plain tools and what a test puts there."""
 
     def __init__(self, folder: Path):
         self.folder, self.bin = folder / "a clone", folder / "bin"
@@ -49,11 +53,16 @@ class Clone:
         """Put a python3 on the PATH that says it has this version."""
         old = tuple(map(int, version.split("."))) < (3, 11)
         answer = f"echo {version} /opt/py/python3; exit {old:d}"
-        self.program("python3", f"#!/bin/sh\ncase $2 in *ensurepip*) exit {1 - ensurepip} ;; *) {answer} ;; esac\n")
+        self.program(
+            "python3",
+            f"#!/bin/sh\ncase $2 in *ensurepip*) exit {1 - ensurepip} ;; *) {answer} ;; esac\n",
+        )
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(["make", *arguments], cwd=self.folder, env={"PATH": str(self.bin)} | env, **pipes)
+        return subprocess.Popen(
+            ["make", *arguments], cwd=self.folder, env={"PATH": str(self.bin)} | env, **pipes
+        )
 
     def make(self, *arguments: str, **env: str) -> tuple[int, str]:
         """Return the exit status and all that make said."""
@@ -79,12 +88,16 @@ def ready(clone) -> Clone:
     return clone
 
 
-@pytest.mark.parametrize(("system", "remedy"), [("Linux", "sudo apt install python3"), ("Darwin", "brew install")])
+@pytest.mark.parametrize(
+    ("system", "remedy"), [("Linux", "sudo apt install python3"), ("Darwin", "brew install")]
+)
 def test_a_python_that_is_too_old_is_named_with_what_to_install(clone, system, remedy):
     clone.python("3.9.6")
     clone.program("uname", f"#!/bin/sh\necho {system}\n")
     status, said = clone.make("lab")
-    assert status and "needs Python 3.11 or newer; python3 is Python 3.9.6" in said and remedy in said
+    assert (
+        status and "needs Python 3.11 or newer; python3 is Python 3.9.6" in said and remedy in said
+    )
     assert ("Apple's own python3 is too old" in said) == (system == "Darwin")
 
 
@@ -152,6 +165,56 @@ def test_a_setup_that_was_cut_short_is_done_anew(clone):
     assert "Making .venv" in clone.make("setup")[1] and not clone.stale()
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_venv_that_was_made_by_hand_stays_and_the_ways_on_are_told(clone, is_ours):
+    clone.python("3.12.1")
+    clone.program("uv", UV)
+    mine = clone.folder / ".venv/bin/mine"
+    mine.parent.mkdir(parents=True)
+    for file in (mine, clone.folder / ".venv/pyvenv.cfg"):
+        file.touch()
+    if is_ours:  # control
+        (clone.folder / ".venv/.ours").touch()
+    for arguments in (["setup"], ["setup", "PYTHON=python3"]):
+        status, said = clone.make(*arguments)
+        assert mine.exists() != is_ours and (status == 0) == is_ours
+        assert ("rm -rf .venv  " in said) != is_ours
+
+
+# Makes a real .venv, with a .pth file in the encoding of the locale, as setuptools leaves it there.
+REAL_UV = f"""#!/bin/sh
+site=$(echo .venv/lib/python*/site-packages)
+case "$*" in
+venv*) {sys.executable} -m venv --without-pip .venv ;;
+*" -r "*) : >"$site/hiredis.py" ;;
+*) .venv/bin/python -c 'import locale, os, sys
+with open(sys.argv[1], "w", encoding=locale.getencoding()) as pth:
+    pth.write(os.getcwd())' "$site/__editable__.cachelab-0.pth" ;;
+esac
+"""
+
+
+def test_in_a_folder_with_an_umlaut_a_setup_works_in_the_c_locale_as_in_others(clone):
+    clone.folder = clone.folder.rename(clone.folder.with_name("ü"))
+    clone.python("3.12.1")
+    clone.program("uv", REAL_UV)
+    (clone.folder / "here.py").touch()
+
+    def starts(locale: str) -> bool:
+        command = [clone.folder / ".venv/bin/python", "-c", "import here"]
+        return not subprocess.run(command, env={"LC_ALL": locale}, capture_output=True).returncode
+
+    for first, then in (("C", "C.UTF-8"), ("C.UTF-8", "C")):
+        shutil.rmtree(clone.folder / ".venv", ignore_errors=True)
+        status, said = clone.make("setup", LC_ALL=first)
+        assert status == 0, said
+        assert "sh setup.sh" not in clone.make("-n", "setup", LC_ALL=then)[1]
+        assert starts("C") and starts("C.UTF-8")
+    (pth,) = clone.folder.glob(".venv/lib/python*/site-packages/*.pth")
+    pth.write_text(str(clone.folder), encoding="utf-8")  # control: as setuptools writes it
+    assert starts("C.UTF-8") and starts("C") == (sys.version_info >= (3, 13))
+
+
 def test_what_a_killed_setup_left_behind_stops_nobody(clone):
     clone.python("3.12.1")
     clone.program("uv", UV)
@@ -180,18 +243,39 @@ def test_two_terminals_set_up_once(clone):
 def test_settings_that_bend_an_install_are_dropped_and_those_that_say_from_where_are_kept(clone):
     clone.python("3.12.1")
     clone.program("uv", UV)
-    bends = {"PIP_TARGET": "/x", "PIP_NO_BINARY": ":all:", "UV_EXCLUDE_NEWER": "2020-01-01", "PYTHONPATH": "/x"}
-    keeps = {"PIP_INDEX_URL": "a", "UV_INDEX_HERE_PASSWORD": "b", "UV_CACHE_DIR": "c", "PIP_CERT": "d", "HOME": "e"}
+    bends = {
+        "PIP_TARGET": "/x",
+        "PIP_NO_BINARY": ":all:",
+        "UV_EXCLUDE_NEWER": "2020-01-01",
+        "PYTHONPATH": "/x",
+    }
+    keeps = {
+        "PIP_INDEX_URL": "a",
+        "UV_INDEX_HERE_PASSWORD": "b",
+        "UV_CACHE_DIR": "c",
+        "PIP_CERT": "d",
+        "HOME": "e",
+    }
     assert clone.make("setup", PIP_USER="1", PIP_CONSTRAINT="/x", **bends, **keeps)[0] == 0
-    seen = dict(line.split("=", 1) for line in (clone.folder / "environment").read_text().splitlines() if "=" in line)
+    seen = dict(
+        line.split("=", 1)
+        for line in (clone.folder / "environment").read_text().splitlines()
+        if "=" in line
+    )
     assert not bends.keys() & seen.keys() and keeps.items() <= seen.items()
-    assert (seen["PIP_USER"], seen["PIP_CONSTRAINT"]) == ("0", "/dev/null")  # these may stand in a settings file too
+    assert (seen["PIP_USER"], seen["PIP_CONSTRAINT"]) == (
+        "0",
+        "/dev/null",
+    )  # these may stand in a settings file too
 
 
 def test_everything_is_installed_by_hash_and_the_project_itself_without_dependencies(ready):
     asked = (ready.folder / "asked").read_text().splitlines()
     installs = [line.split(".venv/bin/python ")[1] for line in asked if line.startswith("pip")]
-    assert installs == ["--require-hashes -r requirements.txt", "--no-deps --no-build-isolation --editable ."]
+    assert installs == [
+        "--require-hashes -r requirements.txt",
+        "--no-deps --no-build-isolation --editable .",
+    ]
 
 
 def test_charts_are_quick_unless_scale_says_full(ready):
@@ -199,25 +283,50 @@ def test_charts_are_quick_unless_scale_says_full(ready):
     assert "-m cachelab charts --scale full" in ready.make("-n", "charts", "SCALE=full")[1]
 
 
+def test_charts_are_of_all_notebooks_unless_some_are_named(ready):
+    assert "--only 05 06b\n" in ready.make("-n", "charts", "ONLY=05 06b")[1]
+    assert "--only" not in ready.make("-n", "charts")[1]
+
+
+def test_the_lab_is_started_with_the_options_given_and_anew_when_asked(ready):
+    kept, fresh = (ready.make("-n", "lab", "ARGS=--port=9000", f"FRESH={n}")[1] for n in (0, 1))
+    assert "-m cachelab lab  --port=9000" in kept and "-m cachelab lab --fresh --port=9000" in fresh
+
+
 def test_the_dashboard_is_started_with_the_options_given(ready):
-    assert "-m cachelab.lab.dashboard --port=8900" in ready.make("-n", "dashboard", "ARGS=--port=8900")[1]
+    assert (
+        "-m cachelab.lab.panels.dashboard --port=8900"
+        in ready.make("-n", "dashboard", "ARGS=--port=8900")[1]
+    )
+
+
+def test_the_further_tests_run_after_those_that_anybody_can_run(ready):
+    def runs(target: str) -> list[str]:
+        return re.findall(r"-m pytest ?(.*)", ready.make("-n", target)[1])
+
+    assert runs("test") == [""] and runs("test-all") == ["", "-m further "]
+    assert "-m 'not further'" in PROJECT["tool"]["pytest"]["ini_options"]["addopts"]
+    assert "make test-all" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_address_and_holds_hashes_for_every_package(name):
     packages = re.split(r"^(?=[a-z0-9])", LOCKS[name], flags=re.M)[1:]
-    assert packages and all(re.match(r"[\w.-]+==\S+( ;.*)? \\\n    --hash=sha256:", package) for package in packages)
+    assert packages and all(
+        re.match(r"[\w.-]+==\S+( ;.*)? \\\n    --hash=sha256:", package) for package in packages
+    )
     assert not re.search(r"^--|://|@", LOCKS[name], re.M)
 
 
 def test_the_locks_hold_what_the_project_asks_for():
     extras = PROJECT["project"]["optional-dependencies"]
+    ours = ("server", "database", "postgres", "lab", "test")  # the others have locks of their own
     wanted = [
         *PROJECT["project"]["dependencies"],
-        *extras["postgres"],
-        *extras["test"],
+        *(one for extra in ours for one in extras[extra] if not one.startswith("cachelab[")),
         *PROJECT["build-system"]["requires"],
     ]
+    assert extras.keys() - ours == {"browser", "benchmarks"}
 
     def missing(wanted: list[str], lock: str) -> list[str]:
         names = (re.match(r"[\w.-]+", requirement)[0] for requirement in wanted)
@@ -225,11 +334,13 @@ def test_the_locks_hold_what_the_project_asks_for():
 
     assert missing(wanted, LOCKS["requirements.txt"]) == []
     assert missing(extras["browser"], LOCKS["requirements-browser.txt"]) == []
-    assert missing(extras["browser"], LOCKS["requirements.txt"]) == ["playwright"]  # large, and for CI alone
+    assert missing(extras["browser"], LOCKS["requirements.txt"]) == [
+        "playwright"
+    ]  # large, and for CI alone
 
 
-def test_the_readme_has_at_most_100_lines():
-    assert len(README.splitlines()) <= 100
+def test_the_readme_has_at_most_120_lines():
+    assert len(README.splitlines()) <= 120
 
 
 def test_the_readme_names_only_make_targets_that_exist():
@@ -243,12 +354,21 @@ def test_the_readme_links_only_to_files_that_exist():
     assert local and [link for link in local if not (ROOT / link).exists()] == []
 
 
+def test_the_modules_that_contributing_names_exist():
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:tests|cachelab)/[\w/]+\.py", contributing))
+    assert len(named) > 5 and {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_the_readme_gives_the_commands_that_the_setup_runs():
     block = README.split("## Without make")[1].split("```")[1]
     setup = (ROOT / "setup.sh").read_text(encoding="utf-8")
     for step in re.findall(r"pip install (.+)", block):
         assert f"install {step}" in setup
-    assert re.search(r"^test: .*\n\t\$\(PY\) -m pytest", MAKEFILE, re.M) and ".venv/bin/python -m pytest" in block
+    assert (
+        re.search(r"^test: .*\n\t\$\(PY\) -m pytest", MAKEFILE, re.M)
+        and ".venv/bin/python -m pytest" in block
+    )
 
 
 def test_the_commands_of_the_readme_are_known_to_the_command_line():
@@ -261,15 +381,23 @@ def test_the_commands_of_the_readme_are_known_to_the_command_line():
 
 def test_the_example_of_the_readme_runs():
     code = re.search(r"```python\n(.*?)```", README, re.S)[1]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "CACHELAB_"))}
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("REDIS_", "CACHELAB_"))
+    }
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+    )
     assert run.returncode == 0 and re.search(r"hits=1\b.*misses=1\b", run.stdout), run.stderr
     assert len(code.splitlines()) <= 12
 
 
 @pytest.mark.parametrize("command", ["check", "format --check"])
 def test_ruff_has_nothing_to_say(command):
-    run = subprocess.run([sys.executable, "-m", "ruff", *command.split()], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", *command.split()], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout
 
 

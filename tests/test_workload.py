@@ -1,4 +1,4 @@
-"""Traces come out as their laws say, files as they were written, and the theory agrees with simulations."""
+"""Traces come out as their laws say, files as they were written; theory agrees with simulations."""
 
 import gzip
 import random
@@ -67,7 +67,9 @@ def test_by_day_one_half_of_the_keys_is_wanted_and_by_night_the_other():
 
 def test_arrivals_keep_their_rate_and_come_at_random_moments():
     gaps = np.diff(workload.arrivals(50_000, 200))
-    assert gaps.mean() == pytest.approx(1 / 200, rel=0.02) and gaps.std() == pytest.approx(1 / 200, rel=0.03)
+    assert gaps.mean() == pytest.approx(1 / 200, rel=0.02) and gaps.std() == pytest.approx(
+        1 / 200, rel=0.03
+    )
 
 
 def test_arrivals_swing_between_day_and_night():
@@ -97,6 +99,8 @@ def test_a_million_arrivals_over_many_periods_swing_alike_in_each():
         lambda: workload.daily(10, 5, days=0),
         lambda: workload.arrivals(10, 0),
         lambda: workload.arrivals(10, 1, swing=2),
+        lambda: workload.reads_and_changes(2, 0, 1, 1),
+        lambda: workload.reads_and_changes(2, 5, 1, 1, joining=6),
     ],
 )
 def test_a_bad_argument_is_named_with_its_value_and_rule(call):
@@ -104,8 +108,24 @@ def test_a_bad_argument_is_named_with_its_value_and_rule(call):
         call()
 
 
+def test_reads_and_changes_come_in_order_at_their_rates_once_a_key_has_joined():
+    events = workload.reads_and_changes(200, 20, read_rate=5, change_rate=0.5, joining=10, seed=1)
+    assert events == sorted(events) and {key for _, key, _ in events} == set(range(200))
+    late = [what for moment, _, what in events if 10 <= moment < 20]
+    early = [what for moment, _, what in events if moment < 10]
+    assert late.count("read") == pytest.approx(10_000, rel=0.05)
+    assert late.count("change") == pytest.approx(1000, rel=0.15)
+    # Until all have joined, half the keys are there on average.
+    assert len(early) == pytest.approx(len(late) / 2, rel=0.1)
+    at_once = workload.reads_and_changes(200, 20, read_rate=5, change_rate=0.5, seed=1)
+    assert len([moment for moment, _, _ in at_once if moment < 10]) > 1.5 * len(early)
+
+
 def test_no_requests_are_an_empty_trace():
-    assert all(len(make) == 0 for make in (workload.zipf(0, 5), workload.scan(0, 5), workload.arrivals(0, 5)))
+    assert all(
+        len(make) == 0
+        for make in (workload.zipf(0, 5), workload.scan(0, 5), workload.arrivals(0, 5))
+    )
 
 
 # From a file
@@ -136,8 +156,42 @@ def test_a_first_line_names_the_columns_in_any_order_and_others_are_passed_over(
 @pytest.mark.parametrize("mark", [",", ", ", ";", "\t"])
 @pytest.mark.parametrize("header", [["time", "key", "size"], []])
 def test_commas_semicolons_and_tabs_part_columns(tmp_path, mark, header):
-    trace = read(tmp_path, "\r\n".join(mark.join(row) for row in (header, ["0", '"a,b"', "1"], ["2", "c", "3"]) if row))
-    assert (trace.names, trace.times.tolist(), trace.sizes.tolist()) == (["a,b", "c"], [0, 2], [1, 3])
+    trace = read(
+        tmp_path,
+        "\r\n".join(
+            mark.join(row) for row in (header, ["0", '"a,b"', "1"], ["2", "c", "3"]) if row
+        ),
+    )
+    assert (trace.names, trace.times.tolist(), trace.sizes.tolist()) == (
+        ["a,b", "c"],
+        [0, 2],
+        [1, 3],
+    )
+
+
+def test_blanks_around_a_cell_do_not_count_and_neither_do_lines_of_blanks(tmp_path):
+    trace = read(tmp_path, ' \na\na \n\ta\n   \n"a"\t\n\n')
+    assert (trace.ids.tolist(), trace.names) == ([0, 0, 0, 0], ["a"])
+    assert read(tmp_path, " time , key \n 0 , a , \n".replace(", \n", "\n")).names == ["a"]
+
+
+def test_blanks_in_quotes_make_another_key(tmp_path):
+    assert read(tmp_path, 'a\n"a "\n" "\n').names == ["a", "a ", " "]
+
+
+def test_quotes_in_the_middle_of_a_cell_are_characters_of_a_key(tmp_path):
+    assert read(tmp_path, 'a"b\n"c""d"\n"e\nf"\n').names == ['a"b', 'c"d', "e\nf"]
+
+
+@pytest.mark.parametrize("name", ["url", "id"])
+def test_a_key_that_is_called_as_a_column_may_be_asked_for_below_a_heading(tmp_path, name):
+    assert read(tmp_path, f"key\n{name}\n").names == [name]
+    assert read(tmp_path, f"a\n{name}\n").names == ["a", name]
+
+
+def test_a_trace_says_that_simulations_leave_its_sizes_out(tmp_path):
+    assert "from 5 to 1,000 bytes: simulations count keys" in read(tmp_path, "0,a,5\n1,b,1000").note
+    assert read(tmp_path, "0,a,5\n1,b,5").note == read(tmp_path, "a\nb").note == ""
 
 
 def test_keys_that_hold_semicolons_are_keys(tmp_path):
@@ -153,12 +207,20 @@ def test_the_line_is_the_one_on_which_what_is_malformed_begins(tmp_path):
 
 @pytest.mark.parametrize(
     "packed",
-    [gzip.compress(b"a\nb\n"), "time,key,size\n".encode("utf-16"), "key\na\n".encode("utf-16-le"), b"PK\x03\x04,\0", b"\xfc"],
+    [
+        gzip.compress(b"a\nb\n"),
+        "time,key,size\n".encode("utf-16"),
+        "key\na\n".encode("utf-16-le"),
+        b"PK\x03\x04,\0",
+        b"\xfc",
+    ],
     ids=["gzip", "UTF-16", "UTF-16 without its mark", "zip", "Latin-1"],
-)  # fmt: skip
+)
 def test_what_is_packed_or_in_another_encoding_is_no_trace(tmp_path, packed):
     (path := tmp_path / "trace.csv").write_bytes(packed)
-    with pytest.raises(workload.TraceError, match=r"line 1: wants text in UTF-8, and holds .*: unpack the file"):
+    with pytest.raises(
+        workload.TraceError, match=r"line 1: wants text in UTF-8, and holds .*: unpack the file"
+    ):
         workload.from_csv(path)
 
 
@@ -172,26 +234,35 @@ MALFORMED = {
     "\n\n": "holds no request",
     "key\n": "holds no request",
     "a\nb\nc,d\n": "line 3: wants key, and holds ['c', 'd']: a key with a comma is quoted",
-    "a,b\n": "line 1: wants one key, the columns time, key, size, or a line that names them, and holds ['a', 'b']",
-    "timestamp,id\n1,a\n": "line 1: wants one key, the columns time, key, size",
+    "a,b\n": "line 1: wants one key, the columns time, key, size, or a line that names them",
     "time,key\n1,a\n2\n": "line 3: wants time, key, and holds ['2']",
-    "time,key\n1,a\n0.5,b\n": "line 3: time must never fall, not '0.5' after 1: sort the lines by time",
-    "1700000000,a,1\n1699999999,a,1\n": "line 2: time must never fall, not '1699999999' after 1700000000:",
-    "time,key\n2026-01-01,a\n": "line 2: time must be seconds, a number, not '2026-01-01': turn dates into seconds",
+    "time,key\n1,a\n0.5,b\n": "line 3: time must never fall, not '0.5' after 1: sort the lines",
+    "1700000000,a,1\n1699999999,a,1\n": "never fall, not '1699999999' after 1700000000:",
+    "time,key\n2026-01-01,a\n": "line 2: time must be seconds, a number, not '2026-01-01'",
     "nan,a,1\n": "line 1: time must be seconds",
     "1_0,a,1\n": "line 1: time must be seconds",
     "0,a,1\n1,b,-1\n": "line 2: size must be a whole number of bytes, at least 0, not '-1'",
     "0,a,1.5\n": "line 1: size must be a whole number",
     "0,a,99999999999999999999\n": "line 1: size must be a whole number",
     "0,,1\n": "line 1: key must be 1 to 512 bytes long",
+    'a\n""\n': "line 2: key must be 1 to 512 bytes long",
     "a\n" + 600 * "b": "line 2: key must be 1 to 512 bytes long",
-    "a\n" + 200_000 * "b": "line 2: field larger than field limit",
+    "a\n" + 200_000 * "b": "line 2: key must be 1 to 512 bytes long",
     "a\n" + 500_000 * "b,": "line 2: wants key, and holds ['b', 'b'",
-    200_000 * "b" + ",a,1": "line 1: field larger than field limit",
+    200_000 * "b" + ",a,1": "line 1: time must be seconds",
     1000 * "b" + ",a,1": "line 1: time must be seconds",
     "a\n\udcff\n": "line 2: wants text in UTF-8",
     "a\nb\0\n": "line 2: wants text in UTF-8",
-    'a\n"b\n': "line 2: unexpected end of data: is a double quote missing?",
+    'a\n"b\n': "line 2: a cell in quotes never ends: is a double quote missing?",
+    'a\n"b' + 200_000 * "c\n": "line 2: a cell in quotes never ends",
+    'a\n"b"c\n': "line 2: wants nothing behind a cell in quotes, and holds '\"b\"c'",
+    "timestamp,id\n1,a\n": "line 1: names columns, and none of ['timestamp', 'id'] is key",
+    "timestamp,id,bytes\n1,a,5\n": "none of ['timestamp', 'id', 'bytes'] is key: call the one",
+    "timestamp;id\n1;a\n": "line 1: names columns, and none of ['timestamp', 'id'] is key",
+    "when,what,large\n1,a,5\n": "line 1: names columns, and none of ['when', 'what', 'large'] is",
+    "url\n/a\n": "line 1: 'url' looks like the name of a column: call it key or",
+    "\nID\n7\n": "line 2: 'ID' looks like the name of a column",
+    "key,time,key\na,1,b\n": "line 1: names the column key 2 times",
 }
 
 
@@ -205,7 +276,9 @@ def test_what_is_no_trace_is_refused_with_its_line(tmp_path, text):
 
 
 @settings(max_examples=50)
-@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=8)))
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=8))
+)
 def test_what_a_csv_writer_has_written_comes_back(tmp_path_factory, names):
     import csv
 
@@ -224,7 +297,9 @@ def test_what_a_csv_writer_has_written_comes_back(tmp_path_factory, names):
 @pytest.mark.parametrize("capacity", [50, 500])
 def test_exact_lru_lies_on_ches_line_and_random_and_fifo_on_theirs(skew, capacity):
     trace, shares = workload.zipf(100_000, 5000, skew), workload.popularity(5000, skew)
-    rate = {p: policies.simulate(p, trace, capacity)[20_000:].mean() for p in ("LRU", "random", "FIFO")}
+    rate = {
+        p: policies.simulate(p, trace, capacity)[20_000:].mean() for p in ("LRU", "random", "FIFO")
+    }
     assert rate["LRU"] == pytest.approx(workload.che(shares, capacity), abs=0.015)
     assert rate["random"] == pytest.approx(workload.che_random(shares, capacity), abs=0.015)
     assert rate["FIFO"] == pytest.approx(workload.che_random(shares, capacity), abs=0.015)
@@ -245,11 +320,14 @@ def test_few_keys_or_a_million_once_it_is_full_exact_lru_lies_on_ches_line(keys,
 def test_the_lines_are_in_order_and_meet_when_everything_or_nothing_fits():
     shares = workload.popularity(100, 0.9)
     lines = [
-        (workload.che_random(shares, c), workload.che(shares, c), workload.ideal_lfu(shares, c)) for c in (1, 30, 99)
+        (workload.che_random(shares, c), workload.che(shares, c), workload.ideal_lfu(shares, c))
+        for c in (1, 30, 99)
     ]
     assert all(0 < low < middle < high < 1 for low, middle, high in lines)
     for line in (workload.che, workload.che_random, workload.ideal_lfu):
-        assert line(shares, 100) == pytest.approx(1) and line(shares, 0) == pytest.approx(0, abs=1e-9)
+        assert line(shares, 100) == pytest.approx(1) and line(shares, 0) == pytest.approx(
+            0, abs=1e-9
+        )
 
 
 def test_keys_that_nobody_wants_take_no_room():
@@ -259,8 +337,15 @@ def test_keys_that_nobody_wants_take_no_room():
 def test_the_lines_of_a_chart_are_the_theories_values():
     shares = workload.popularity(50, 1.0)
     df = workload.hit_rate_lines(shares, [5, 10], ["FIFO", "LFU"])
-    expected = [line(shares, c) for line in (workload.che_random, workload.ideal_lfu) for c in (5, 10)]
-    assert df["hit_rate"].tolist() == expected and df["policy"].tolist() == ["FIFO", "FIFO", "LFU", "LFU"]
+    expected = [
+        line(shares, c) for line in (workload.che_random, workload.ideal_lfu) for c in (5, 10)
+    ]
+    assert df["hit_rate"].tolist() == expected and df["policy"].tolist() == [
+        "FIFO",
+        "FIFO",
+        "LFU",
+        "LFU",
+    ]
 
 
 @pytest.mark.parametrize("shares", [[], [0.5, 0.4], [1.5, -0.5], [[1.0]]])
@@ -276,8 +361,12 @@ def test_a_ttl_as_long_as_the_time_between_reads_hits_half_of_them():
 
 def test_stale_reads_are_none_without_changes_and_all_hits_when_the_row_never_stands_still():
     assert workload.ttl_stale_share(4, 0, ttl=10) == workload.ttl_stale_share(4, 1, ttl=0) == 0
-    assert workload.ttl_stale_share(4, 1e6, ttl=10) == pytest.approx(workload.ttl_hit_rate(4, 10), rel=1e-4)
-    assert workload.ttl_stale_share(1000, 0.001, ttl=10) == pytest.approx(0.005, rel=0.01)  # half of change_rate * ttl
+    assert workload.ttl_stale_share(4, 1e6, ttl=10) == pytest.approx(
+        workload.ttl_hit_rate(4, 10), rel=1e-4
+    )
+    assert workload.ttl_stale_share(1000, 0.001, ttl=10) == pytest.approx(
+        0.005, rel=0.01
+    )  # half of change_rate * ttl
 
 
 def test_the_model_of_a_ttl_agrees_with_its_simulation():

@@ -1,0 +1,1 @@
+"""The command line: what `python -m cachelab` does, a module for each of its commands."""

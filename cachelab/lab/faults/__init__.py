@@ -1,0 +1,1 @@
+"""Faults and crowds: outages and stampedes, as data and as charts."""

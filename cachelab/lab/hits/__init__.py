@@ -1,0 +1,1 @@
+"""Hit rates: workloads, policies, theory, and replay against a real server."""

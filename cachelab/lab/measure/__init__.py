@@ -1,0 +1,1 @@
+"""Measuring in time: fair timing, slow networks, what a read costs."""

@@ -1,0 +1,1 @@
+"""Panels: what a reader moves in a notebook or on the dashboard."""
