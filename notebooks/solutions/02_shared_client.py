@@ -1,4 +1,4 @@
-"""Ask the cached function one thread at a time: whoever comes while the client is being made waits for it."""
+"""Ask the cached function one thread at a time: who comes while the client is made waits for it."""
 
 lock, the_client = Lock(), cache(slow_client)
 

@@ -1,4 +1,7 @@
-"""The smallest batch whose trips cost at most a share of the work: trip / batch <= share * each, solved for batch."""
+"""The smallest batch whose trips cost at most a share of the work.
+
+That is trip / batch <= share * each, solved for batch.
+"""
 
 from math import ceil
 

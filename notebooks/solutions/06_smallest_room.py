@@ -6,5 +6,8 @@ def smallest_room(skew, target):
     low, high = 1, KEYS
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if workload.che(law, middle) >= target else (middle + 1, high)
+        if workload.che(law, middle) >= target:
+            high = middle
+        else:
+            low = middle + 1
     return low

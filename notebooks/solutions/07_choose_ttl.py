@@ -2,7 +2,11 @@
 
 
 def choose_ttl(read_rate, change_rate, most_stale, least_hits):
-    fresh = [t for t in range(1, 3601) if workload.ttl_stale_share(read_rate, change_rate, t) <= most_stale]
+    fresh = [
+        t
+        for t in range(1, 3601)
+        if workload.ttl_stale_share(read_rate, change_rate, t) <= most_stale
+    ]
     if fresh and workload.ttl_hit_rate(read_rate, max(fresh)) >= least_hits:
         return max(fresh)
     return None

@@ -6,14 +6,15 @@ class Repaired:
         self.client, self.load, self.ttl_ms = connect(url), load, int(1000 * ttl)
 
     def get(self, id):
-        token = f"lease:{uuid4().hex}"
-        held = self.client.set(id, token, nx=True, get=True, px=10_000)
-        if held is not None and not held.startswith("lease:"):
-            return held
-        value = self.load(id)
+        held = self.client.get(id)
         if held is None:
-            self.client.eval(STORE_IF, 1, id, token, value, self.ttl_ms)
-        return value
+            token = f"lease:{uuid4().hex}"
+            held = self.client.set(id, token, nx=True, get=True, px=10_000)
+            if held is None:
+                value = self.load(id)
+                self.client.eval(STORE_IF, 1, id, token, value, self.ttl_ms)
+                return value
+        return self.load(id) if held.startswith("lease:") else held
 
     def invalidate(self, id):
         self.client.delete(id)

@@ -1,0 +1,21 @@
+"""The end of the pause is moved by one pause: long after the last call it is still in the past.
+
+Refused: not yet  it has long been over: 1 of 10
+"""
+
+
+class OneProbe:
+    def __init__(self, now=monotonic):
+        self.now, self.failures, self.until = now, 0, 0.0
+
+    def allows(self):
+        if self.failures < 5:
+            return True
+        if self.now() < self.until:
+            return False
+        self.until += 0.5
+        return True
+
+    def report(self, worked):
+        self.failures = 0 if worked else self.failures + 1
+        self.until = self.now() + 0.5
