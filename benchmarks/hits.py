@@ -1,11 +1,13 @@
-"""What a hit costs: CacheAside against a bare GET, and three well-known libraries on the same hit, interleaved in one run.
+"""What a hit costs: CacheAside against a bare GET, and three well-known libraries on the same hit.
 
     make setup EXTRAS=benchmarks
     .venv/bin/python benchmarks/hits.py
 
-Each timed call is 100 hits of one key with a value of eight letters, on the embedded server over loopback. The ratio is that
-of medians with its 95 % interval, paired by round, within the synchronous and within the asynchronous group. All use
-redis-py with hiredis; each library otherwise as its own documentation sets it up, with JSON where it lets us choose.
+All are interleaved in one run. Each timed call is 100 hits of one key with a value of eight
+letters, on the embedded server over loopback. The ratio is that of medians with its 95 % interval,
+paired by round, within the synchronous and within the asynchronous group. All use redis-py with
+hiredis; each library otherwise as its own documentation sets it up, with JSON where it lets us
+choose.
 """
 
 import asyncio
@@ -41,7 +43,10 @@ def repeated_async(call: Callable) -> Callable:
 def sync_hits(url: str) -> pd.DataFrame:
     client = cl.connect(url)
     users = cl.CacheAside(client, load=lambda id: "aB3xK9mP", ttl=3600, prefix="hits:")
-    variants = {"bare GET": lambda: client.get("hits:user-1"), "CacheAside.get": lambda: users.get("user-1")}
+    variants = {
+        "bare GET": lambda: client.get("hits:user-1"),
+        "CacheAside.get": lambda: users.get("user-1"),
+    }
     users.warm(IDS)
     if region := dogpile(url):
         variants["dogpile.cache"] = lambda: region.get_or_create("user-1", lambda: "aB3xK9mP")
@@ -54,8 +59,13 @@ def many_hits(url: str) -> pd.DataFrame:
     users = cl.CacheAside(client, load=lambda id: "aB3xK9mP", ttl=3600, prefix="hits:")
     keys = [f"hits:{id}" for id in IDS]
     users.warm(IDS)
-    variants = {"bare MGET of 100": lambda: client.mget(keys), "get_many of 100": lambda: users.get_many(IDS)}
-    timed = timing.compare({name: repeated(call) for name, call in variants.items()}, rounds=ROUNDS // 2)
+    variants = {
+        "bare MGET of 100": lambda: client.mget(keys),
+        "get_many of 100": lambda: users.get_many(IDS),
+    }
+    timed = timing.compare(
+        {name: repeated(call) for name, call in variants.items()}, rounds=ROUNDS // 2
+    )
     return timing.summary(timed, baseline="bare MGET of 100")
 
 
@@ -71,7 +81,9 @@ async def async_hits(url: str) -> pd.DataFrame:
         "AsyncCacheAside.get": lambda: users.get("user-1"),
     }
     variants |= cashews(url) | aiocache(url)
-    timed = await timing.compare_async({name: repeated_async(call) for name, call in variants.items()}, rounds=ROUNDS)
+    timed = await timing.compare_async(
+        {name: repeated_async(call) for name, call in variants.items()}, rounds=ROUNDS
+    )
     await client.connection_pool.disconnect()
     return timing.summary(timed, baseline="bare awaited GET")
 
@@ -81,7 +93,9 @@ def dogpile(url: str):
         from dogpile.cache import make_region
     except ImportError:
         return None
-    return make_region().configure("dogpile.cache.redis", expiration_time=3600, arguments={"url": url})
+    return make_region().configure(
+        "dogpile.cache.redis", expiration_time=3600, arguments={"url": url}
+    )
 
 
 def cashews(url: str) -> dict[str, Callable]:
@@ -111,7 +125,11 @@ def aiocache(url: str) -> dict[str, Callable]:
     where = {"endpoint": server.hostname, "port": server.port, "password": server.password}
 
     @cached(
-        ttl=3600, cache=Cache.REDIS, serializer=JsonSerializer(), key_builder=lambda f, id: f"aiocache:{id}", **where
+        ttl=3600,
+        cache=Cache.REDIS,
+        serializer=JsonSerializer(),
+        key_builder=lambda f, id: f"aiocache:{id}",
+        **where,
     )
     async def get(id: str) -> str:
         return "aB3xK9mP"

@@ -1,7 +1,8 @@
 """Time every seeding method against the pipeline of 100, side by side on a server of its own.
 
-Run by hand: ``python benchmarks/seeding.py [--count 1000] [--rounds 25]``. "times faster" is the pipeline's median
-time over the method's, with the 95 % interval of that ratio; "written only" leaves out the generation of the users.
+Run by hand: ``python benchmarks/seeding.py [--count 1000] [--rounds 25]``. "times faster" is the
+pipeline's median time over the method's, with the 95 % interval of that ratio; "written only"
+leaves out the generation of the users.
 """
 
 import argparse
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     print(
-        f"{arguments.count} users, {arguments.rounds} rounds; redis-py {redis.__version__}, hiredis {hiredis.__version__}"
+        f"{arguments.count} users, {arguments.rounds} rounds; "
+        f"redis-py {redis.__version__}, hiredis {hiredis.__version__}"
     )
     with cl.Server() as server:
         client, aclient = cl.connect(server.url), cl.connect_async(server.url)
@@ -55,7 +57,10 @@ def main() -> None:
             "bulk, written only": partial(write_only, "bulk", 100),
             "bulk of 1000, written only": partial(write_only, "bulk", 1000),
         }
-        expiring = {"pipeline with ttl": partial(write, ttl=60), "bulk with ttl": partial(write, method="bulk", ttl=60)}
+        expiring = {
+            "pipeline with ttl": partial(write, ttl=60),
+            "bulk with ttl": partial(write, method="bulk", ttl=60),
+        }
         for variants in (plain, alone, expiring):
             show("sync", timing.compare(variants, rounds=arguments.rounds))
         plain = {
@@ -81,7 +86,8 @@ def main() -> None:
 def show(flavour: str, times: pd.DataFrame) -> None:
     """Print a line a variant; the first variant is what the others are compared with."""
     for name, row in timing.summary(times).iterrows():
-        faster = f"{1 / row.ratio:6.2f} ({1 / row.ratio_high:.2f} to {1 / row.ratio_low:.2f}) times faster"
+        interval = f"{1 / row.ratio_high:.2f} to {1 / row.ratio_low:.2f}"
+        faster = f"{1 / row.ratio:6.2f} ({interval}) times faster"
         target = f", target {TARGETS[name]}" if name in TARGETS else ""
         print(f"{flavour:6}{name:28}{row.p50 * 1000:8.2f} ms {faster}{target}")
     print()
