@@ -335,8 +335,9 @@ def test_the_locks_hold_what_the_project_asks_for():
     assert missing(wanted, LOCKS["requirements.txt"]) == []
     assert missing(extras["browser"], LOCKS["requirements-browser.txt"]) == []
     assert missing(extras["browser"], LOCKS["requirements.txt"]) == [
-        "playwright"
-    ]  # large, and for CI alone
+        "playwright",  # large, and for CI alone
+        "pytest-rerunfailures",  # for CI alone: a person looks why a test failed
+    ]
 
 
 def test_the_readme_has_at_most_120_lines():
