@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import redis
 
 import cachelab as cl
+
+PATIENT = 10.0  # seconds for a call, where it is no matter of time and a machine may stand still
 
 
 def pytest_addoption(parser):
@@ -102,7 +105,7 @@ def server() -> Iterator["cl.Server"]:
 @pytest.fixture
 def client(server) -> Iterator[redis.Redis]:
     """The shared client of that server, which holds nothing when a test begins."""
-    client = cl.connect(server.url)
+    client = cl.connect(server.url, timeout=PATIENT)
     client.flushall()
     yield client
     client.connection_pool.disconnect()
@@ -111,7 +114,7 @@ def client(server) -> Iterator[redis.Redis]:
 @pytest.fixture
 def aclient(server, client):
     """The asyncio client of that server; run its tests with the fixture run_async."""
-    return cl.connect_async(server.url)
+    return cl.connect_async(server.url, timeout=PATIENT)
 
 
 @pytest.fixture
@@ -191,15 +194,16 @@ def make_cache(request, server, client, monkeypatch):
 
     Its load may block, its calls may come from threads.
 
-    patient: give Redis more time than a crowd of readers on a busy machine can take from it.
+    hasty: give Redis the time that it has in use, 0.2 s a call, for it will be silent; else more
+    than a crowd of readers, or a machine that stands still, can take from it.
     """
     made = []
 
-    def make(load, url: str = server.url, ttl: float = 60, patient: bool = False, **options):
+    def make(load, url: str = server.url, ttl: float = 60, hasty: bool = False, **options):
         options = {"prefix": ""} | options
-        timeout = 10 if patient else 0.2
-        if patient:
-            monkeypatch.setattr("cachelab.cache.gate.BUDGET", 20.0)
+        timeout = 0.2 if hasty else PATIENT
+        if not hasty:
+            monkeypatch.setattr("cachelab.cache.gate.BUDGET", 2 * PATIENT)
         if request.param == "sync":
             return cl.CacheAside(
                 cl.connect(url, check=False, timeout=timeout), load=load, ttl=ttl, **options
@@ -210,6 +214,25 @@ def make_cache(request, server, client, monkeypatch):
     yield make
     for cache in made:
         cache.close()
+
+
+def when_all_wait(cache, readers: int, go: threading.Event) -> None:
+    """Let a load go on when all readers but the one that loads wait for it."""
+
+    def look():
+        while cache.stats.waits < readers - 1:
+            time.sleep(0.001)
+        go.set()
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def at_best(holds: Callable[[], bool]) -> bool:
+    """Say whether what takes little time holds, at the third go at the latest.
+
+    A machine that stands still spoils one of them, what is wrong spoils all.
+    """
+    return any(holds() for _ in range(3))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import redis
+from conftest import when_all_wait
 
 import cachelab as cl
 from cachelab.cache.leases import KEPT
@@ -207,7 +208,7 @@ def test_warm_says_how_many_exist(make_cache, client, origin):
 def test_200_readers_of_a_cold_key_load_once_where_the_common_recipe_loads_200_times(
     make_cache, client, origin, together
 ):
-    cache = make_cache(origin.get, patient=True)
+    cache = make_cache(origin.get)
     together(50, client.ping)  # a cold pool would hide a stampede
     origin.hold()
     threading.Thread(
@@ -238,19 +239,19 @@ def test_a_load_that_raises_reaches_every_reader_and_is_not_cached(make_cache, c
         raise LookupError("no such table")
 
     cache = make_cache(load)
-    threading.Timer(0.2, release.set).start()
+    when_all_wait(cache, 20, release)
     outcomes = together(20, cache.get, "x")
     assert [type(outcome) for outcome in outcomes] == [LookupError] * 20
     assert client.dbsize() == 0 and len(calls) < 20
 
 
 def test_two_caches_on_one_server_load_once_between_them(make_cache, origin, together):
-    first, second = make_cache(origin.get, patient=True), make_cache(origin.get, patient=True)
+    first, second = (make_cache(origin.get, lease=30) for _ in range(2))
     origin.hold()
     leader = threading.Thread(target=first.get, args=("ada",))
     leader.start()
     assert origin.entered.wait(30)
-    threading.Timer(0.2, origin.go.set).start()
+    when_all_wait(second, 20, origin.go)
     assert together(20, second.get, "ada") == ["Ada"] * 20
     leader.join()
     assert origin.loads == ["ada"]
@@ -283,20 +284,15 @@ def test_a_lease_that_a_cut_network_has_kept_from_being_used_holds_its_owner_s_r
 
 
 def test_after_a_dead_holder_s_lease_one_reader_of_all_loads(make_cache, client, origin, together):
-    first, second = (
-        make_cache(origin.get, lease=1.0, patient=True),
-        make_cache(origin.get, lease=1.0, patient=True),
-    )
+    first, second = (make_cache(origin.get, lease=30) for _ in range(2))
     together(50, client.ping)
-    client.set("ada", "lease:of-a-process-that-died", px=1000)
-    slow = threading.Timer(
-        0.6, origin.go.set
-    )  # the load that follows outlasts what the readers had left of their patience
+    client.set("ada", "lease:of-a-process-that-died", px=KEPT - 30_000 + 300)
     origin.hold()
-    threading.Thread(target=lambda: (origin.entered.wait(30), slow.start())).start()
+    threading.Thread(
+        target=lambda: (origin.entered.wait(30), time.sleep(0.6), origin.go.set())
+    ).start()
     caches = iter([first, second] * 50)
     assert together(100, lambda: next(caches).get("ada")) == ["Ada"] * 100
-    slow.join()
     assert origin.loads == ["ada"]
 
 
@@ -525,16 +521,14 @@ def test_redis_gone_gives_the_database_value_and_one_load_for_readers_together(
 def test_readers_together_without_redis_share_a_load(make_cache, dead_url, origin, together):
     cache = make_cache(origin.get, url=dead_url)
     origin.hold()
-    threading.Thread(
-        target=lambda: (origin.entered.wait(30), time.sleep(1), origin.go.set())
-    ).start()
+    when_all_wait(cache, 200, origin.go)
     assert together(200, cache.get, "ada") == ["Ada"] * 200
     assert 1 <= len(origin.loads) <= 2  # who came after the first began needs a newer one
 
 
 def test_a_frozen_server_costs_half_a_second_at_most_and_then_nothing(make_cache, origin):
     with cl.Server() as server:
-        cache = make_cache(origin.get, url=server.url)
+        cache = make_cache(origin.get, url=server.url, hasty=True)
         cache.get("ada")
         server.freeze()
         started = time.monotonic()
@@ -689,7 +683,7 @@ def test_no_contact_goes_before_the_deletes_that_are_pending(
 def test_an_invalidation_that_cannot_reach_redis_is_kept_and_sent_later(make_cache, origin):
     with cl.Server() as server:
         cache, other = (
-            make_cache(origin.get, url=server.url),
+            make_cache(origin.get, url=server.url, hasty=True),
             make_cache(origin.get, url=server.url),
         )
         cache.get("ada")

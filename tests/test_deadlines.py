@@ -20,6 +20,7 @@ from cachelab.lab.measure.link import Link
 
 SCHEMES = ("redis", "rediss", "unix")
 FAILED = (redis.TimeoutError, redis.ConnectionError)
+SOON = 4.0  # seconds: less than what nobody bounds takes, also where the machine stands still
 
 
 @pytest.fixture(scope="module", params=SCHEMES)
@@ -85,11 +86,12 @@ def test_each_scheme_leads_to_the_server_sync_and_async(url):
 
 
 def test_a_frozen_server_ends_a_call_in_time_by_each_scheme(url, frozen):
-    client = cl.connect(url, check=False)
-    assert elapsed(lambda: client.get("a")) < 0.9
+    client, patient = (cl.connect(url, check=False, timeout=timeout) for timeout in (0.2, 10))
+    assert elapsed(lambda: client.get("a")) < SOON
     with within(0.05):
-        assert elapsed(lambda: client.get("a")) < 0.3
-    client.connection_pool.disconnect()
+        assert elapsed(lambda: patient.get("a")) < SOON
+    for each in (client, patient):
+        each.connection_pool.disconnect()
 
 
 def test_a_frozen_server_ends_an_async_call_in_time_by_each_scheme(url, frozen):
@@ -97,8 +99,8 @@ def test_a_frozen_server_ends_an_async_call_in_time_by_each_scheme(url, frozen):
         with within(0.05):
             await client.get("a")
 
-    assert elapsed(lambda: run(url, lambda client: client.get("a"))) < 0.9
-    assert elapsed(lambda: run(url, get)) < 0.3
+    assert elapsed(lambda: run(url, lambda client: client.get("a"))) < SOON
+    assert elapsed(lambda: run(url, get, timeout=10)) < SOON
 
 
 def test_a_plain_asyncio_client_made_of_a_url_forgets_the_class_of_its_connections(url):
@@ -117,7 +119,7 @@ class FakeConnection(redis.asyncio.Connection):
 def test_both_protocols_work_sync_and_async(server, client, protocol):
     client.set("a", "1")
     url = f"{server.url}?protocol={protocol}"
-    with within(0.4):
+    with within(9):
         assert cl.connect(url).get("a") == "1"
         assert run(url, lambda client: client.get("a")) == "1"
 
@@ -141,12 +143,12 @@ def no_answer(monkeypatch):
 
 def test_a_silent_name_server_ends_a_call_in_time(no_answer):
     client = cl.connect("redis://cache.example", check=False)
-    assert elapsed(lambda: client.get("a")) < 0.9
+    assert elapsed(lambda: client.get("a")) < SOON
     assert no_answer == ["cache.example"]  # asked once for both tries
 
 
 def test_a_silent_name_server_ends_an_async_call_and_its_loop_in_time(no_answer):
-    assert elapsed(lambda: run("redis://cache.example", lambda client: client.get("a"))) < 0.9
+    assert elapsed(lambda: run("redis://cache.example", lambda client: client.get("a"))) < SOON
 
 
 def test_a_plain_client_waits_for_the_name_server(no_answer):
@@ -172,10 +174,11 @@ def dead(monkeypatch):
 
 
 def test_eight_dead_addresses_of_one_name_share_one_deadline(dead):
-    client = cl.connect("redis://cache.example", check=False, retries=0)
-    assert elapsed(lambda: client.get("a")) < 0.5
+    once = {"retries": 0, "timeout": 0.7}  # eight times that is more than SOON
+    client = cl.connect("redis://cache.example", check=False, **once)
+    assert elapsed(lambda: client.get("a")) < SOON
     use = run, "redis://cache.example", lambda client: client.get("a")
-    assert elapsed(lambda: use[0](*use[1:], retries=0)) < 0.5
+    assert elapsed(lambda: use[0](*use[1:], **once)) < SOON
     plain = redis.Redis(host="cache.example", socket_connect_timeout=0.1, retry=None)
     assert elapsed(lambda: plain.get("a")) > 0.7  # one for each
 
@@ -186,23 +189,26 @@ def test_an_address_that_answers_is_found_behind_one_that_does_not(dead, server,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
         url = server.url.replace("127.0.0.1", "cache.example")
-        assert cl.connect(url).ping()
-        assert run(url, lambda client: client.ping())
+        assert cl.connect(url, timeout=1.5).ping()
+        assert run(url, lambda client: client.ping(), timeout=1.5)
 
 
 def test_a_short_deadline_leaves_nothing_behind_on_a_connection(server):
-    with Link(server.url, rtt_ms=90) as link:
-        client = cl.connect(link.url)
+    with Link(server.url) as link:
+        client = cl.connect(link.url, timeout=5)
 
         async def clipped_then_plain(client):
             await client.get("a")
-            with within(0.12):
+            with within(0.6):
                 await client.get("a")
+            link.rtt_ms = 900
             return await client.get("a")
 
-        assert run(link.url, clipped_then_plain) is None
-        with within(0.12):
+        assert run(link.url, clipped_then_plain, timeout=5) is None
+        link.rtt_ms = 0
+        with within(0.6):
             client.get("a")
+        link.rtt_ms = 900
         assert client.get("a") is None
         client.connection_pool.disconnect()
 
@@ -211,13 +217,14 @@ async def away(client):
     """Return what a call gets if the event loop is away, longer than its timeout, as it arrives."""
     await client.set("a", "1")
     call = asyncio.create_task(client.get("a"))
-    await asyncio.sleep(0.03)
-    time.sleep(1)  # noqa: ASYNC251
+    for _ in range(20):
+        await asyncio.sleep(0)  # until it is sent, and sooner than its reply can come
+    time.sleep(1.5)  # noqa: ASYNC251
     return await call
 
 
 def test_a_loop_that_was_away_finds_the_reply_that_came_meanwhile(far):
-    assert run(far, away, retries=0) == "1"
+    assert run(far, away, retries=0, timeout=1) == "1"
 
 
 def test_a_plain_asyncio_client_takes_a_loop_that_was_away_for_a_slow_redis(far):
@@ -250,7 +257,7 @@ def test_a_frozen_server_is_noticed_by_a_busy_loop_too(server, frozen):
             await asyncio.sleep(0)
         await call
 
-    assert elapsed(lambda: run(server.url, busy, retries=0)) < 3
+    assert elapsed(lambda: run(server.url, busy, retries=0)) < SOON
 
 
 def test_ten_thousand_concurrent_reads_on_one_loop_raise_nothing(server, client):
@@ -262,27 +269,36 @@ def test_ten_thousand_concurrent_reads_on_one_loop_raise_nothing(server, client)
     assert set(run(server.url, reads)) == {"1"}
 
 
-def test_what_a_call_waits_for_a_connection_moves_its_deadline(server, client):
-    client.set("a", "1")
-    one = f"{server.url}?max_connections=1"
+def test_what_a_call_waits_for_a_connection_moves_its_deadline(server, monkeypatch):
+    passed = [0.0]  # seconds of a clock that the calls move on
 
-    async def read(client):
-        with within(0.4):
-            return await client.get("a")
+    def clock() -> float:
+        return time.monotonic() + passed[0]
 
-    async def reads(client):
-        return await asyncio.gather(*(read(client) for _ in range(10_000)))
+    monkeypatch.setattr(deadlines_async, "monotonic", clock)
 
-    started = time.monotonic()
-    assert set(run(one, reads)) == {"1"}
-    assert time.monotonic() - started > 0.4  # for the last ones
+    async def call(pool) -> tuple[float, float]:
+        with within(10):
+            unmoved = deadlines_async.DEADLINE.get() - passed[0]
+            connection = await pool.get_connection()
+            left = deadlines_async.DEADLINE.get() - clock()
+            passed[0] += 6  # it takes its time, as each does, and is answered
+            await pool.release(connection)
+            return left, unmoved - clock()
+
+    async def calls(client):
+        return await asyncio.gather(*(call(client.connection_pool) for _ in range(4)))
+
+    left, unmoved = zip(*run(f"{server.url}?max_connections=1", calls), strict=True)
+    assert min(left) > 5  # of ten
+    assert max(unmoved[1:]) < 0  # control: where a deadline stands still it was over
 
 
 def test_a_queue_for_connections_that_nobody_answers_ends_with_the_deadline(server):
     one = cl.connect(f"{server.url}?max_connections=1")
     held = one.connection_pool.get_connection()
     with within(0.1):
-        assert elapsed(lambda: one.get("a")) < 0.5
+        assert elapsed(lambda: one.get("a")) < SOON
 
     async def queue(client):
         held = await client.connection_pool.get_connection()
@@ -292,7 +308,7 @@ def test_a_queue_for_connections_that_nobody_answers_ends_with_the_deadline(serv
         finally:
             await client.connection_pool.release(held)
 
-    assert elapsed(lambda: run(f"{server.url}?max_connections=1", queue)) < 0.5
+    assert elapsed(lambda: run(f"{server.url}?max_connections=1", queue)) < SOON
     one.connection_pool.release(held)
     assert one.ping()
 
@@ -309,7 +325,7 @@ def test_a_cancelled_wait_for_a_connection_loses_none(server):
         return await client.ping()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cachelab.clients.deadlines_async.QUEUE", 1.0)
+        patch.setattr("cachelab.clients.deadlines_async.QUEUE", 5.0)
         assert run(f"{server.url}?max_connections=1", cancelled)
 
 
@@ -368,12 +384,12 @@ def test_who_waits_for_what_another_asks_waits_within_a_deadline_of_its_own():
     limits, answer = [], asyncio.Event()
 
     async def ask(end: float) -> None:
-        limits.append((deadlines_async.DEADLINE.get(), end > time.monotonic() + 0.4))
+        limits.append((deadlines_async.DEADLINE.get(), end > time.monotonic() + 5))
         await answer.wait()
         raise Away({"a:1": redis.TimeoutError("gone")})
 
     async def main() -> list:
-        once = deadlines_async.Once(ask, lambda: ["a:1", "b:2"], 2)
+        once = deadlines_async.Once(ask, lambda: ["a:1", "b:2"], 40)
         deadlines_async.DEADLINE.set(time.monotonic() + 0.05)
         brief = asyncio.ensure_future(once())
         deadlines_async.DEADLINE.set(math.inf)
