@@ -11,6 +11,6 @@ class Recent:
 
     def switched(self):
         since = self.now() - 10
-        self.noted = {id: at for id, at in self.noted.items() if at >= since}
-        for id in self.noted:
-            self.cache.invalidate(id)
+        for id, at in list(self.noted.items()):  # other threads may invalidate meanwhile
+            if at >= since:
+                self.cache.invalidate(id)

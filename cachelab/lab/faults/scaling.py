@@ -58,7 +58,7 @@ def fall_behind(leader: Node, copies: Sequence[Node]) -> None:
     leader.ask(("CLIENT", "KILL", "TYPE", "replica"))
 
 
-def die_behind(leader: Node, copies: Sequence[Node], pause: float = 0.4) -> None:
+def die_behind(leader: Node, copies: Sequence[Node], pause: float = 0.6) -> None:
     """Kill a primary whose copies have fallen behind for a while, and let the copies go on.
 
     Args:

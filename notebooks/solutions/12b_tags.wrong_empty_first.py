@@ -1,0 +1,8 @@
+"""The first braces are empty, so the name has no tag, whatever follows.
+
+Refused: 1000 of 1000 users have keys in two slots
+"""
+
+
+def keys_of(user):
+    return f"profile{{}}:{{{user}}}", f"cart{{}}:{{{user}}}"
