@@ -8,6 +8,7 @@ import time
 import pytest
 import redis
 import redis.asyncio
+from conftest import PATIENT, at_best
 from redis._parsers import CommandsParser
 
 import cachelab as cl
@@ -33,17 +34,17 @@ def execute(request, cluster):
     What is to happen before is called when the client knows its nodes and has connections to them.
     """
 
-    def run(*commands, before=None, options="", retries=1, **how) -> list:
+    def run(*commands, before=None, options="", retries=1, timeout=PATIENT, **how) -> list:
         url = f"{cluster.url}{options}"
         if request.param == "sync":
-            client = cl.connect(url, False, retries)
+            client = cl.connect(url, False, retries, timeout)
             if before:
                 queued(client, commands).execute()
                 before()
             return queued(client, commands).execute(**how)
 
         async def main():
-            client = cl.connect_async(url, retries=retries)
+            client = cl.connect_async(url, retries=retries, timeout=timeout)
             try:
                 if before:
                     await queued(client, commands).execute()
@@ -114,7 +115,7 @@ def test_threads_do_not_wait_for_each_others_connections_in_a_circle(cluster, mo
         return connection
 
     def both(url) -> list:
-        client = cl.connect(url, retries=0, timeout=1)
+        client = cl.connect(url, retries=0, timeout=PATIENT)
         queued(client, [("GET", key) for key in KEYS]).execute()  # all connections are there
         monkeypatch.setattr(Pool, "get_connection", get_and_wait)
         entered.update({"crossed_0": threading.Event(), "crossed_1": threading.Event()})
@@ -124,7 +125,7 @@ def test_threads_do_not_wait_for_each_others_connections_in_a_circle(cluster, mo
         monkeypatch.setattr(Pool, "get_connection", get)
         return [type(wait.exception()) for wait in waits]
 
-    assert both(f"{cluster.url}?max_connections=1&timeout=0.5") == [type(None)] * 2
+    assert both(f"{cluster.url}?max_connections=1&timeout=5") == [type(None)] * 2
     as_redis_py_does(monkeypatch)  # the control
     assert redis.ConnectionError in both(f"{cluster.url}?max_connections=1&timeout=0.4")
 
@@ -142,13 +143,13 @@ def test_a_pipeline_ends_in_the_time_of_one_call(cluster, execute, frozen, monke
     def seconds(count: int) -> float:
         try:
             with pytest.raises((redis.TimeoutError, redis.ConnectionError)):
-                execute(*reads[:count], before=freeze)
+                execute(*reads[:count], before=freeze, timeout=0.2)
             return time.monotonic() - began[-1]
         finally:
             for node in cluster.nodes[:frozen]:
                 node.thaw()
 
-    assert seconds(9) < 0.6
+    assert at_best(lambda: seconds(9) < 0.6)
     if frozen == 3:
         as_redis_py_does(monkeypatch)  # the control
         assert seconds(1) > 0.6
@@ -177,6 +178,7 @@ def test_what_was_not_answered_is_sent_again_as_often_as_a_call_may(
             *(("GET", "key-0"), ("INCR", "count")),
             before=lambda: each("freeze"),
             retries=retries,
+            timeout=1.2,
             raise_on_error=False,
         )
     finally:
@@ -214,15 +216,16 @@ def test_hosts_are_text_whatever_a_client_decodes(cluster, execute, monkeypatch)
 
 
 def test_which_arguments_are_keys_is_asked_of_whichever_node_answers(cluster, monkeypatch):
-    def fresh(name: str):
+    def fresh(name: str, timeout=1.5):
         """A client that knows its nodes alone, and a key that its default node does not hold."""
-        client = cl.connect(f"{cluster.url}?client_name={name}")
+        client = cl.connect(f"{cluster.url}?client_name={name}", timeout=timeout)
         default = client.get_default_node()
         key = next(key for key in KEYS if client.get_node_from_key(key) != default)
         return client, key, next(node for node in cluster.nodes if node.port == default.port)
 
     async def awaited(name: str):
-        client, (_, key, node) = cl.connect_async(f"{cluster.url}?client_name={name}"), fresh(name)
+        client = cl.connect_async(f"{cluster.url}?client_name={name}", timeout=1.5)
+        _, key, node = fresh(name)
         await client.initialize()
         client.nodes_manager.default_node = client.get_node("127.0.0.1", node.port)
         node.freeze()
@@ -232,8 +235,8 @@ def test_which_arguments_are_keys_is_asked_of_whichever_node_answers(cluster, mo
             node.thaw()
             await client.aclose()
 
-    def called(name: str):
-        client, key, node = fresh(name)
+    def called(name: str, timeout=1.5):
+        client, key, node = fresh(name, timeout)
         node.freeze()
         try:
             return client.set(key, "1")
@@ -243,11 +246,11 @@ def test_which_arguments_are_keys_is_asked_of_whichever_node_answers(cluster, mo
     assert called("d") and asyncio.run(awaited("e"))
     monkeypatch.setattr(layouts._Commands, "initialize", CommandsParser.initialize)  # the control
     with pytest.raises(redis.TimeoutError):
-        called("f")
+        called("f", timeout=0.2)
 
 
 def test_what_a_node_is_asked_for_and_what_it_holds_go_over_one_connection(cluster):
-    client = cl.connect(f"{cluster.url}?max_connections=1")
+    client = cl.connect(f"{cluster.url}?max_connections=1", timeout=PATIENT)
     for key in KEYS:
         client.set(key, key)
     layout = client.nodes_manager
@@ -266,7 +269,7 @@ def test_what_a_node_is_asked_for_and_what_it_holds_go_over_one_connection(clust
         began = time.monotonic()
         commands = [("SET", "key-0", "1"), ("GET", held)]
         assert queued(client, commands).execute() == [True, held]
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < PATIENT / 2  # for another connection it waits longer
     finally:
         for node in (take, give):
             node.ask(("CLUSTER", "SETSLOT", slot, "NODE", names[take]))
