@@ -30,12 +30,12 @@ SAID = {  # parts of titles whose numbers are nowhere in the figure
     "08_nothing": r"99 of 100|[\d.]+ loads an expiry",  # as 08_ladder has it
     "11b_breaker": r"less than 0\.1 s",
     "11b_open_loop": r"Slower than 0\.1 s",
-    "12_failover": r"\d+ acknowledged",  # the sum of its steps, and so the next two
+    "12_failover": r"^[\d.]+ s|\d+ acknowledged",  # within steps; the sum of steps, as the next two
     "12_stale": r"\d+ of \d+ reads",
     "12_stale_mended": r"\d+ of \d+ reads",
     "12b_cost": r"[\d.]+ × the",  # of the bars of three nodes together
     "12b_each_breaker": r"of \d+ reads|longer than 0\.1 s",  # all dots; the limit
-    "12b_killed": r"\d+ % hits",  # those that were not loaded while the node was away
+    "12b_killed": r"\d+ % hits|for [\d.]+ s",  # not loaded while the node was away; within steps
     "12b_one_breaker": r"of \d+ reads|longer than 0\.1 s",
     "12b_slots": r"1000 of 1,000",  # all dots of one name
 }
