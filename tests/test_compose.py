@@ -271,7 +271,7 @@ def test_redis_takes_its_settings_and_asks_for_the_password(tmp_path):
         command, env=env | {"REDISCLI_AUTH": password}, cwd=tmp_path, stdout=subprocess.DEVNULL
     ) as server:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while subprocess.run(
                 health, env=env | {"REDISCLI_AUTH": password}, capture_output=True
             ).returncode:

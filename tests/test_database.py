@@ -18,6 +18,7 @@ from traceback import TracebackException
 
 import numpy as np
 import pytest
+from conftest import at_best
 from sqlalchemy import create_engine, make_url, text
 
 from cachelab.database import UserDatabase
@@ -167,8 +168,12 @@ def test_latency_is_added_to_each_call_and_can_be_changed(db):
     assert seconds(db.put, "user-1", "x") >= 0.2
     assert seconds(lambda: asyncio.run(db.get_async("user-1"))) >= 0.2
     assert seconds(lambda: asyncio.run(db.put_async("user-1", "x"))) >= 0.2
-    db.latency = iter([0.3, 0.0]).__next__
-    assert seconds(db.get, "user-1") >= 0.3 > seconds(db.get, "user-1")
+
+    def is_changed() -> bool:
+        db.latency = iter([0.3, 0.0]).__next__
+        return seconds(db.get, "user-1") >= 0.3 > seconds(db.get, "user-1")
+
+    assert at_best(is_changed)
 
 
 def seconds_for_nine(connections, url, run):
@@ -193,10 +198,11 @@ def nine_tasks(db):
 
 @pytest.mark.parametrize("run", [nine_threads, nine_tasks])
 def test_overload_queues_behind_the_connections(url, run):
-    one, three, nine = (seconds_for_nine(connections, url, run) for connections in (1, 3, 9))
+    one, three = (seconds_for_nine(connections, url, run) for connections in (1, 3))
     assert one >= 0.45
     assert three >= 0.15
-    assert nine < one  # the control: with enough connections nobody waits
+    # the control: with enough connections nobody waits
+    assert at_best(lambda: seconds_for_nine(9, url, run) < one)
 
 
 def test_one_database_serves_successive_event_loops_and_several_at_once(db):

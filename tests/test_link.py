@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import redis
+from conftest import at_best
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -135,9 +136,13 @@ def test_a_pipeline_pays_the_round_trip_once(link: Link):
     with connect(link.url) as client, client.pipeline(transaction=False) as pipeline:
         client.ping()
         one_by_one = seconds(lambda: [client.ping() for _ in range(11)])
-        for _ in range(100):
-            pipeline.ping()
-        assert seconds(pipeline.execute) < 10 * 0.018 < one_by_one
+
+        def is_quick() -> bool:
+            for _ in range(100):
+                pipeline.ping()
+            return seconds(pipeline.execute) < 10 * 0.018
+
+        assert one_by_one > 10 * 0.018 and at_best(is_quick)
 
 
 def test_fifty_threads_at_once_each_get_their_own_value(link: Link):
@@ -261,7 +266,7 @@ def test_dripped_replies_come_in_many_pieces(link: Link):
     with raw(link) as sock:
         assert len(pieces()) == 1
         link.drip(100)
-        assert len(pieces()) > 4
+        assert at_best(lambda: len(pieces()) > 4)
         link.drip(None)
         assert len(pieces()) == 1
 

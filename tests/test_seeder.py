@@ -483,9 +483,15 @@ def test_an_interrupted_bulk_leaves_no_reply_for_the_next_caller(
                     redis.connection.AbstractConnection, "send_packed_command", interrupted
                 )
                 write(one, {"other": "x"}, {})
+            sent = threading.Event()
+            monkeypatch.setattr(
+                redis.connection.AbstractConnection,
+                "send_packed_command",
+                lambda *args, **kwargs: (send(*args, **kwargs), sent.set()),
+            )
             with ThreadPoolExecutor(1) as pool:
                 answer = pool.submit(one.get, "mine")
-                time.sleep(0.1)
+                assert sent.wait(30)
                 server.thaw()
                 assert (answer.result() == "my value") is right
         finally:

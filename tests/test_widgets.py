@@ -347,7 +347,7 @@ def test_a_long_simulation_shows_its_progress_and_ends_at_an_interrupt(capsys):
     threading.Timer(3, stop).start()
     with pytest.raises(KeyboardInterrupt):
         widgets.how_big_a_cache(keys=1001, requests=100_000)  # which would take a minute
-    assert time.monotonic() - sent[0] < 2 and "Simulating" in capsys.readouterr().err
+    assert time.monotonic() - sent[0] < 10 and "Simulating" in capsys.readouterr().err
 
 
 # Where no kernel runs
