@@ -55,7 +55,7 @@ def failure(call) -> Exception:
     began = time.monotonic()
     with pytest.raises(redis.RedisError) as caught:
         call()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4  # a call that waits gives up after 0.4 s, redis-py later
     return caught.value
 
 

@@ -168,12 +168,12 @@ def test_any_prefix_and_any_client_will_do(server, client, flavour, method):
     prefix = "é ☃\r\n{x}*\0"
     if flavour == "sync":
         with redis.Redis.from_url(server.url, max_connections=2) as plain:
-            cl.seed(plain, 120, method=method, prefix=prefix, seed=2, ttl=9)
+            cl.seed(plain, 120, method=method, prefix=prefix, seed=2, ttl=90)
     else:
 
         async def main():
             async with redis.asyncio.Redis.from_url(server.url, max_connections=2) as plain:
-                await cl.seed_async(plain, 120, method=method, prefix=prefix, seed=2, ttl=9)
+                await cl.seed_async(plain, 120, method=method, prefix=prefix, seed=2, ttl=90)
 
         asyncio.run(main())
     assert contents(client) == {prefix + id: value for id, value in cl.generate_users(120, seed=2)}
