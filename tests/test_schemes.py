@@ -11,7 +11,7 @@ import time
 import pytest
 import redis
 import redis.asyncio
-from conftest import at_best
+from conftest import PATIENT, at_best
 from doors import door
 from test_server import eventually
 
@@ -452,10 +452,12 @@ def written(client, slowest) -> bool:
 
 @pytest.mark.parametrize(("kind", "end"), [(cl.Cluster, "kill"), (cl.Sentinel, "freeze")])
 def test_the_new_primary_is_found_after_a_fail_over(kind, end):
-    with kind() as practice:
-        lost, slowest = writing_while_its_primary_ends(practice, end)
-    *_, third, _, longest = sorted(slowest)
-    assert not lost and third < 0.6 and longest < 3  # the machine may have stood still twice
+    def is_in_time() -> bool:
+        with kind() as practice:
+            lost, slowest = writing_while_its_primary_ends(practice, end)
+        return not lost and max(slowest) < 0.6
+
+    assert at_best(is_in_time)
 
 
 def writing_while_its_primary_ends(practice, end) -> tuple[list, list]:
@@ -463,7 +465,7 @@ def writing_while_its_primary_ends(practice, end) -> tuple[list, list]:
     client, aclient = cl.connect(practice.url), cl.connect_async(practice.url)
     primaries = [node for node in practice.nodes if node.role == "primary"]
     lost, slowest, stop = [], [], threading.Event()
-    client.set("ada", "0")
+    cl.connect(practice.url, timeout=PATIENT).set("ada", "0")
     is_cluster = isinstance(practice, cl.Cluster)
     port = client.get_node_from_key("ada").port if is_cluster else primaries[0].port
     primary = next(node for node in primaries if node.port == port)
