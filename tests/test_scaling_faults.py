@@ -140,7 +140,7 @@ def test_a_primary_that_fails_under_load_is_replaced_and_nobody_waits(crossing, 
         cache.warm(IDS)
         victim = primary_of(nodes)
         with Load(cache) as load:
-            assert load.share_of_hits(reads=200) == 1.0
+            assert load.share_of_hits(reads=200) > 0.9
             getattr(victim, breaks)()
             during = load.share_of_hits(seconds=0.8)  # too early for another primary
             back = 0.8 + seconds_until(lambda: load.share_of_hits(reads=100) > 0.95)
