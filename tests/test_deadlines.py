@@ -10,6 +10,7 @@ import time
 import pytest
 import redis
 import redis.asyncio
+from conftest import PATIENT, disconnected
 from doors import dead_places, door, listener
 
 import cachelab as cl
@@ -75,14 +76,14 @@ def run(url: str, use, **options):
         try:
             return await use(client)
         finally:
-            await client.connection_pool.disconnect()
+            await disconnected(client)
 
     return asyncio.run(main())
 
 
 def test_each_scheme_leads_to_the_server_sync_and_async(url):
-    cl.connect(url).set("a", "1")
-    assert run(url, lambda client: client.get("a")) == "1"
+    cl.connect(url, timeout=PATIENT).set("a", "1")
+    assert run(url, lambda client: client.get("a"), timeout=PATIENT) == "1"
 
 
 def test_a_frozen_server_ends_a_call_in_time_by_each_scheme(url, frozen):
@@ -120,8 +121,8 @@ def test_both_protocols_work_sync_and_async(server, client, protocol):
     client.set("a", "1")
     url = f"{server.url}?protocol={protocol}"
     with within(9):
-        assert cl.connect(url).get("a") == "1"
-        assert run(url, lambda client: client.get("a")) == "1"
+        assert cl.connect(url, timeout=PATIENT).get("a") == "1"
+        assert run(url, lambda client: client.get("a"), timeout=PATIENT) == "1"
 
 
 @pytest.fixture
@@ -229,8 +230,11 @@ def test_a_loop_that_was_away_finds_the_reply_that_came_meanwhile(far):
 
 def test_a_plain_asyncio_client_takes_a_loop_that_was_away_for_a_slow_redis(far):
     async def plain():
-        async with redis.asyncio.Redis.from_url(far, socket_timeout=0.2, retry=None) as plain:
+        plain = redis.asyncio.Redis.from_url(far, socket_timeout=0.2, retry=None)
+        try:
             await away(plain)
+        finally:
+            await disconnected(plain)
 
     with pytest.raises(FAILED):
         asyncio.run(plain())
