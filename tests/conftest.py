@@ -194,15 +194,15 @@ def make_cache(request, server, client, monkeypatch):
 
     Its load may block, its calls may come from threads.
 
-    hasty: give Redis the time that it has in use, 0.2 s a call, for it will be silent; else more
-    than a crowd of readers, or a machine that stands still, can take from it.
+    patient: give Redis more time than a crowd of readers or a machine that stands still can take
+    from it; not where it will be silent, for then it is the 0.2 s of a call in use that count.
     """
     made = []
 
-    def make(load, url: str = server.url, ttl: float = 60, hasty: bool = False, **options):
+    def make(load, url: str = server.url, ttl: float = 60, patient: bool = True, **options):
         options = {"prefix": ""} | options
-        timeout = 0.2 if hasty else PATIENT
-        if not hasty:
+        timeout = PATIENT if patient else 0.2
+        if patient:
             monkeypatch.setattr("cachelab.cache.gate.BUDGET", 2 * PATIENT)
         if request.param == "sync":
             return cl.CacheAside(

@@ -528,7 +528,7 @@ def test_readers_together_without_redis_share_a_load(make_cache, dead_url, origi
 
 def test_a_frozen_server_costs_half_a_second_at_most_and_then_nothing(make_cache, origin):
     with cl.Server() as server:
-        cache = make_cache(origin.get, url=server.url, hasty=True)
+        cache = make_cache(origin.get, url=server.url, patient=False)
         cache.get("ada")
         server.freeze()
         started = time.monotonic()
@@ -683,7 +683,7 @@ def test_no_contact_goes_before_the_deletes_that_are_pending(
 def test_an_invalidation_that_cannot_reach_redis_is_kept_and_sent_later(make_cache, origin):
     with cl.Server() as server:
         cache, other = (
-            make_cache(origin.get, url=server.url, hasty=True),
+            make_cache(origin.get, url=server.url, patient=False),
             make_cache(origin.get, url=server.url),
         )
         cache.get("ada")

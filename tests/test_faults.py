@@ -130,7 +130,7 @@ def test_a_server_that_dies_or_freezes_under_load_loses_nothing_and_is_used_agai
 ):
     table = Table({f"u{n}": f"value {n}" for n in range(20)})
     with cl.Server() as server:
-        cache = make_cache(table.get, url=server.url, hasty=True)
+        cache = make_cache(table.get, url=server.url, patient=False)
 
         def during():
             time.sleep(0.3)
@@ -258,7 +258,7 @@ def test_a_server_that_is_loading_its_data_set_adds_half_a_second_at_most_and_is
         client = redis.Redis.from_url(server.url, retry=None)
         client.mset({"ada": '"cached"', "bob": '"old"'})
         restart = restart_slowly(server, client)
-        cache = make_cache(table.get, url=server.url, hasty=True)
+        cache = make_cache(table.get, url=server.url, patient=False)
         with pytest.raises(cl.InvalidationPending):
             cache.invalidate("bob")
         took = []
@@ -293,7 +293,7 @@ def test_a_port_that_never_answers_adds_half_a_second_at_most_and_then_nothing(m
         cache = make_cache(
             Table({"ada": "Ada"}).get,
             url=f"redis://127.0.0.1:{listener.getsockname()[1]}",
-            hasty=True,
+            patient=False,
         )
         took = []
         for _ in range(10):

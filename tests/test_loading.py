@@ -618,7 +618,7 @@ def test_a_demoted_server_s_connections_are_dropped(make_cache, caplog):
 
 def test_caches_on_one_server_share_its_breaker(make_cache):
     with cl.Server() as server:
-        caches = [make_cache(str, url=server.url, hasty=True, prefix=f"{n}:") for n in range(3)]
+        caches = [make_cache(str, url=server.url, patient=False, prefix=f"{n}:") for n in range(3)]
         server.freeze()
         while caches[0].stats.breaker == "closed":
             caches[0].get("ada")
