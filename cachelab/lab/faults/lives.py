@@ -1,0 +1,153 @@
+"""The lives of a worker: it works, is killed (-9) at a call that was chosen, and is started again.
+
+Run as a process of its own (`python -m cachelab.lab.faults.lives`): one line of JSON comes in, the
+`Job`, and one line goes out at the end. Each life is a fork of this process, which has one thread.
+The end of its input says that nothing more will be written: the last life ends when it has found
+nothing to do for a while.
+"""
+
+import json
+import os
+import runpy
+import select
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from cachelab.clients import connect
+
+# Commands that take nothing away: whether a worker dies before or after them is all the same.
+READS = {"xreadgroup", "xautoclaim", "xpending", "xrange", "get", "hget", "hgetall", "lrange"}
+QUIET = 0.4  # seconds without work after which the last life ends; claims wait for less
+PATIENCE = 30.0  # seconds that a life may go on after the last write
+
+
+class Job(TypedDict):
+    """What a worker is, and how often it dies.
+
+    program: a file of Python that defines the function ``name``; it is called with a client and a
+    connection of SQLite, and returns something true if it found work. url: of the server.
+    database: a file of SQLite. deaths: at which call each life but the last one ends, in turn.
+    """
+
+    program: str
+    name: str
+    url: str
+    database: str
+    deaths: list[int]
+
+
+class Doom:
+    """Counts the calls of one life and ends the process, as SIGKILL does, at the chosen one.
+
+    Args:
+        left: Calls until then, their ends counted too; 0: never.
+    """
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def passes(self) -> None:
+        """Count one more; the process may end here."""
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Watched:
+    """A client, or a connection of a database, before and after whose calls a worker may die.
+
+    Args:
+        subject: Whose calls they are.
+        doom: What counts them.
+        only: The names of those that count; by default all but `READS`.
+    """
+
+    def __init__(self, subject: Any, doom: Doom, only: set[str] | None = None):
+        self._subject, self._doom, self._only = subject, doom, only
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._subject, name)
+        counts = name in self._only if self._only else name not in READS
+        if not callable(call) or not counts:
+            return call
+
+        def watched(*args: object, **kwargs: object) -> object:
+            before = self._doom.left
+            self._doom.passes()
+            result = call(*args, **kwargs)
+            if result is None and name.endswith("pop"):
+                self._doom.left = before  # nothing was there: nothing has been done
+            else:
+                self._doom.passes()
+            return result
+
+        return watched
+
+    def __enter__(self) -> "Watched":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        (self.commit if kind is None else self._subject.rollback)()
+
+
+def live(job: Job, left: int) -> None:
+    """Work until the chosen call, or until there is nothing left to do."""
+    doom = Doom(left)
+    work: Callable[[Watched, Watched], object] = runpy.run_path(job["program"])[job["name"]]
+    client = Watched(connect(job["url"], timeout=5), doom)
+    database = Watched(sqlite3.connect(job["database"], timeout=20), doom, {"commit"})
+    database.execute("PRAGMA synchronous = OFF")  # a killed process loses nothing by that
+    quiet, over = 0, 0.0
+    while True:
+        if work(client, database):
+            quiet, worked = 0, time.monotonic()
+        elif quiet == 0:
+            quiet, worked = 1, time.monotonic()
+        elif (quiet := quiet + 1) > 8 and time.monotonic() - worked > QUIET and _is_over():
+            return
+        over = over or (time.monotonic() if _is_over() else 0.0)
+        if over and time.monotonic() - over > PATIENCE:
+            raise TimeoutError(f"it finds work without an end: {PATIENCE:g} s after the last write")
+        if quiet:
+            time.sleep(0.005)
+
+
+def main() -> int:
+    """Let one worker live as often as its job says; tell how often it died, or what it raised."""
+    job: Job = json.loads(sys.stdin.buffer.readline())
+    died = 0
+    for left in [*job["deaths"], 0]:
+        ended = _life(job, left)
+        died += ended == -signal.SIGKILL
+        if ended == 0:
+            break
+        if ended != -signal.SIGKILL:
+            return 1
+    print(json.dumps({"deaths": died}), flush=True)
+    return 0
+
+
+def _life(job: Job, left: int) -> int:
+    """Return the exit status of a life, negative for the signal that ended it."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        live(job, left)
+    except BaseException as error:
+        text = traceback.format_exception_only(error)[-1].strip()
+        print(json.dumps({"error": text}), flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+def _is_over() -> bool:
+    return bool(select.select([0], [], [], 0)[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

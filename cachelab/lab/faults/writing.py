@@ -1,0 +1,375 @@
+"""What becomes of writes that wait in Redis when their worker dies, or the server does.
+
+Workers are functions of a notebook, carried over into a process of their own (`lives`).
+"""
+
+import inspect
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import pandas as pd
+import redis
+from matplotlib.axes import Axes
+
+from cachelab import _check
+from cachelab.clients import connect
+from cachelab.database import UserDatabase
+from cachelab.errors import CachelabError
+from cachelab.lab.draw import charts
+from cachelab.server.server import Server
+
+Put = Callable[[redis.Redis, str, str], object]
+Work = Callable[[redis.Redis, sqlite3.Connection], object]
+Write = Callable[[str, str], object]
+
+COLUMNS = ["number", "id", "acknowledged", "applied", "times", "row"]
+ROLES = {"acknowledged": "threads", "applied": "cache", "lost": "database"}
+FATES = {"lost": "database", "doubled": "one by one"}
+PATIENCE = 60.0  # seconds that a worker gets for what is left, all its lives together
+EARLIEST, LATEST = (
+    3,
+    14,
+)  # calls after which a life ends: each place of a worker's loop has its turn
+# Whoever applies a write, by whichever statement: the database itself notes it.
+_JOURNAL = """
+CREATE TABLE journal (value TEXT, at REAL);
+CREATE TABLE applied (message TEXT PRIMARY KEY);
+CREATE TABLE last (message TEXT);
+CREATE TABLE versions (id TEXT PRIMARY KEY, message TEXT);
+CREATE TRIGGER inserted AFTER INSERT ON cachelab_users BEGIN
+  INSERT INTO journal VALUES (new.value, 86400 * (julianday('now') - 2440587.5)); END;
+CREATE TRIGGER updated AFTER UPDATE ON cachelab_users BEGIN
+  INSERT INTO journal VALUES (new.value, 86400 * (julianday('now') - 2440587.5)); END;
+"""
+
+
+def trial(
+    server: Server,
+    put: Put,
+    work: Work,
+    *,
+    writes: int = 200,
+    rows: int | None = None,
+    deaths: int = 10,
+    rate: float = 200.0,
+) -> pd.DataFrame:
+    """Write at a steady rate while a worker applies, and dies again and again.
+
+    The worker runs in a process of its own, that is killed (SIGKILL) before or after one of its
+    calls: of the client, or of the database's ``commit``. Each life ends at another call, until all
+    places have had their turn, and the next one begins at once. The last one lives until nothing
+    is left to do. The database notes by itself, in its own transaction, what is applied.
+
+    Args:
+        server: Where the writes wait.
+        put: Called with a client, a row's id and a value: acknowledges a write by returning.
+        work: One step of the worker, called with its client and a connection of SQLite to tables
+            ``cachelab_users(id, value)``, and, all empty, ``applied(message)``, ``last(message)``
+            and ``versions(id, message)``.
+            It returns something true if it found work. Its source is taken to the other process,
+            with that of all that it uses of its own module.
+        writes: How many there are.
+        rows: How many rows they go to, in turn; by default each write has its own.
+        deaths: How often the worker dies.
+        rate: Writes a second.
+
+    Returns:
+        DataFrame(number, id, acknowledged, applied, times, row), a row for each write.
+        acknowledged, applied: seconds since the start; applied is NaN for a write that never was,
+        and the first time for one that was applied more than once, ``times`` in all. row: the
+        number of the write that the row of this id has in the end; NaN if there is no such row.
+
+    Raises:
+        CachelabError: The worker raised, or found no end.
+    """
+    writes = _check.whole("writes", writes, least=1)
+    rows = writes if rows is None else _check.whole("rows", rows, least=1)
+    deaths = _check.whole("deaths", deaths, least=0)
+    rate = _check.number("rate", rate, above=0)
+    client, acknowledged = connect(server.url, timeout=5), []
+    with _database() as path, _worker(server, path, work, deaths) as finish:
+        start = time.time()
+        for number in range(writes):
+            time.sleep(max(0.0, start + number / rate - time.time()))
+            put(client, f"user-{number % rows}", str(number))
+            acknowledged.append((number, f"user-{number % rows}", time.time() - start))
+        finish()
+        journal, kept = _read(path)
+    df = pd.DataFrame(acknowledged, columns=COLUMNS[:3])
+    seen = journal.groupby("number")["at"].agg(applied="min", times="size")
+    df = df.join(seen.assign(applied=seen["applied"] - start), on="number")
+    return df.assign(times=df["times"].fillna(0).astype(int), row=df["id"].map(kept))[COLUMNS]
+
+
+def counts(run: pd.DataFrame) -> dict[str, int]:
+    """Count what became of the writes of a `trial`.
+
+    Returns:
+        {"acknowledged", "applied", "lost", "doubled", "rows wrong"}. lost: never applied, nor any
+        later write to its row. doubled: applied more than once. rows wrong: those whose value is
+        not that of the last write to them.
+    """
+    last = run.groupby("id")["number"].transform("max")
+    return {
+        "acknowledged": len(run),
+        "applied": int((run["times"] > 0).sum()),
+        "lost": int(_lost(run).sum()),
+        "doubled": int((run["times"] > 1).sum()),
+        "rows wrong": int(((run["row"] != run["number"]) & (run["number"] == last)).sum()),
+    }
+
+
+def chart(run: pd.DataFrame, form: str, name: str | None = None) -> Axes:
+    """Draw a `trial`: how many writes were acknowledged, applied and lost by each moment."""
+    seen = counts(run)
+    spans = {
+        "acknowledged": run["acknowledged"],
+        "applied": run["applied"].dropna(),
+        "lost": run["acknowledged"][_lost(run)],
+    }
+    lines = [_steps(what, times) for what, times in spans.items()]
+    df, end = pd.concat(lines), max(run["acknowledged"].max(), run["applied"].max())
+    ends = df.groupby("what", sort=False)["writes"].max()
+    df = pd.concat([df, ends.reset_index().assign(at=end)])
+    title = f"{form}: {seen['lost']} of {len(run)} writes lost, {seen['doubled']} applied twice"
+    return charts.timeline(
+        df,
+        "at",
+        "writes",
+        "what",
+        title=title,
+        steps=True,
+        roles=ROLES,
+        ylim=(0, 1.05 * len(run)),
+        xlabel="seconds since the start",
+        ylabel="writes so far",
+        name=name,
+    )
+
+
+def source(function: Callable[..., object]) -> str:
+    """Return the source of a function and of all that it uses of its own module.
+
+    That is functions, plain values and imports.
+
+    Raises:
+        CachelabError: It uses something of another kind, such as a client.
+    """
+    parts: dict[str, str] = {}
+    _gather(function, parts)
+    return "\n\n".join(reversed(parts.values()))
+
+
+def race(
+    write: Write,
+    cached: Callable[[str], str | None],
+    stored: Callable[[str], str | None],
+    rounds: int = 100,
+) -> int:
+    """Return after how many of some rounds the cache has another value than the database.
+
+    In each round two writers write another value each to one id at the same moment; when both are
+    done, cache and database are asked. A cache that has nothing is right.
+
+    Args:
+        write: Called with an id and a value.
+        cached: What the cache has of an id: None for nothing.
+        stored: What the database has.
+        rounds: How many.
+    """
+    wrong, together = 0, threading.Barrier(2, timeout=PATIENCE)
+
+    def one(id: str, value: str) -> None:
+        together.wait()
+        write(id, value)
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(_check.whole("rounds", rounds, least=1)):
+            id = f"contended-{number}"
+            for writing in [pool.submit(one, id, value) for value in ("ada", "ben")]:
+                writing.result()
+            wrong += cached(id) not in (None, stored(id))
+    return wrong
+
+
+def flood(
+    server: Server, put: Callable[[redis.Redis], object], seconds: float, writers: int = 8
+) -> tuple[int, pd.DataFrame]:
+    """Let writers write as fast as they can, kill the server (-9) amidst, and bring it back.
+
+    WAITAOF answers once all that this connection wrote is on the disk. So what the server's log of
+    writes has grown by since is what a power cut would take, or a little less.
+
+    Args:
+        server: What is killed, and restarted.
+        put: One write, called with a client that repeats nothing.
+        seconds: How long they write.
+        writers: How many threads write, a connection each.
+
+    Returns:
+        How many writes were acknowledged, and DataFrame(at, bytes): how much of the log the disk
+        did not have, over time; empty where no log is kept.
+    """
+    seconds = _check.number("seconds", seconds, above=0, high=_check.LONGEST_WAIT)
+    told = [0] * _check.whole("writers", writers, least=1)
+    barrier = threading.Barrier(len(told) + 1)
+
+    def write_on(writer: int) -> None:
+        with redis.Redis.from_url(server.url, socket_timeout=5) as client:
+            client.ping()
+            barrier.wait()
+            with suppress(redis.RedisError):
+                while True:
+                    put(client)
+                    told[writer] += 1
+
+    threads = [threading.Thread(target=write_on, args=[n]) for n in range(len(told))]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    seen = _unsynced(server.url, seconds)
+    server.kill()
+    for thread in threads:
+        thread.join()
+    server.restart()
+    return sum(told), seen
+
+
+def _unsynced(url: str, seconds: float, every: float = 0.02) -> pd.DataFrame:
+    """Return how much of a server's log the disk does not have, for so many seconds."""
+    over, start = threading.Event(), time.perf_counter()
+    looking, asking = connect(url, timeout=5), connect(url, timeout=5, retries=0)
+    safe, seen = [_log_size(looking)], list[tuple[float, int]]()
+
+    def ask_on() -> None:
+        while not over.is_set():
+            with asking.pipeline(transaction=False) as pipe:
+                pipe.set("cachelab:unsynced", "1", px=1000)
+                pipe.info("persistence")
+                pipe.execute_command("WAITAOF", 1, 0, 3000)
+                safe[0] = pipe.execute()[1]["aof_current_size"]
+
+    thread = threading.Thread(target=ask_on)
+    if safe[0]:
+        thread.start()
+    while (at := time.perf_counter() - start) < seconds:
+        on_disk = safe[0]
+        if on_disk:
+            seen.append((at, max(0, _log_size(looking) - on_disk)))
+        time.sleep(every)
+    over.set()
+    if safe[0]:
+        thread.join()
+    return pd.DataFrame(seen, columns=["at", "bytes"])
+
+
+def _log_size(client: redis.Redis) -> int:
+    return int(client.info("persistence").get("aof_current_size", 0))
+
+
+def _lost(run: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which writes were never applied, nor any later one to their row."""
+    newest = run["number"].where(run["times"] > 0).groupby(run["id"]).transform("max")
+    return ~(newest >= run["number"])
+
+
+def _steps(what: str, times: "pd.Series[float]") -> pd.DataFrame:
+    at = [0.0, *sorted(times)]
+    return pd.DataFrame({"at": at, "writes": range(len(at)), "what": what})
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    """Make a database with its journal; yield the path of its file."""
+    with UserDatabase(latency=0) as users:
+        path = users.url.removeprefix("sqlite:///")
+        with sqlite3.connect(path) as connection:
+            connection.executescript(_JOURNAL)
+        connection.close()
+        yield path
+
+
+def _read(path: str) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Return what was applied when, and the number of the write that each row has."""
+    connection = sqlite3.connect(path)
+    try:
+        journal = connection.execute("SELECT CAST(value AS INTEGER), at FROM journal").fetchall()
+        rows = connection.execute("SELECT id, CAST(value AS INTEGER) FROM cachelab_users")
+        return pd.DataFrame(journal, columns=["number", "at"]), dict(rows.fetchall())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _worker(server: Server, path: str, work: Work, deaths: int) -> Iterator[Callable[[], None]]:
+    """Run a worker that dies beside the block; yield what waits until it has done all."""
+    places = range(EARLIEST, LATEST + 1)
+    when = [places[n % len(places)] for n in range(deaths)]
+    with tempfile.TemporaryDirectory(prefix="cachelab-work-") as folder:
+        program = Path(folder, "work.py")
+        program.write_text(source(work), encoding="utf-8")
+        job = {"program": str(program), "name": work.__name__, "url": server.url, "database": path}
+        command = [sys.executable, "-m", "cachelab.lab.faults.lives"]
+        lives = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert lives.stdin is not None
+        try:
+            lives.stdin.write(json.dumps(job | {"deaths": when}).encode() + b"\n")
+            lives.stdin.flush()
+            yield lambda: _finished(lives)
+        finally:
+            with suppress(ProcessLookupError):  # the worker is in its group
+                os.killpg(lives.pid, signal.SIGKILL)
+            lives.communicate()
+
+
+def _finished(lives: "subprocess.Popen[bytes]") -> None:
+    try:
+        told, _ = lives.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise CachelabError(f"The worker did not end within {PATIENCE:g} s") from None
+    seen = json.loads(told.splitlines()[-1]) if told else {"error": "nothing was said"}
+    if "error" in seen:
+        raise CachelabError(f"The worker raised {seen['error']}")
+
+
+def _gather(function: Callable[..., object], parts: dict[str, str]) -> None:
+    assert isinstance(function, FunctionType)
+    parts[function.__name__] = inspect.getsource(function)
+    for name in _names(function.__code__):
+        if name in parts or name not in function.__globals__:
+            continue
+        value = function.__globals__[name]
+        if isinstance(value, ModuleType):
+            parts[name] = f"import {value.__name__} as {name}"
+        elif isinstance(value, str | int | float | tuple | list | dict | set | frozenset):
+            parts[name] = f"{name} = {value!r}"
+        elif getattr(value, "__module__", "__main__") != function.__module__:
+            parts[name] = f"from {value.__module__} import {value.__name__} as {name}"
+        elif isinstance(value, FunctionType):
+            _gather(value, parts)
+        else:
+            kind = type(value).__name__
+            raise CachelabError(
+                f"{function.__name__} uses {name}, a {kind}, which cannot go to another process: "
+                "let it work with its arguments, functions and plain values"
+            )
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return the names that a function uses, and those inside of it."""
+    inner = [name for one in code.co_consts if isinstance(one, CodeType) for name in _names(one)]
+    return [*code.co_names, *inner]
