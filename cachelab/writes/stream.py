@@ -1,0 +1,182 @@
+"""The stream of writes that wait for their rows: its keys, its scripts, what a reply means.
+
+All keys of one name are in one slot, so each script is one step on a cluster, too. What is here is
+written once: with an asyncio client each call is to be awaited.
+"""
+
+import uuid
+from typing import Any, NamedTuple
+
+from redis.exceptions import ReadOnlyError
+
+from cachelab import _check
+from cachelab.clients import drop_connections, shards
+from cachelab.clients.failures import passed
+from cachelab.errors import RedisUnavailable
+
+KEPT = "60000"  # milliseconds that a put is known by its token, should it be sent again
+
+# {1, message id}, or {0, length} where the stream is full. A put that comes again, since the reply
+# to the first was lost, gets the first one's id, and writes for what waits for replicas to see it.
+# HLEN refuses a key of another type before anything is written.
+PUT = """
+local sent = redis.call('GET', KEYS[3])
+if sent then
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+  return {1, sent}
+end
+local length = redis.call('XLEN', KEYS[1])
+redis.call('HLEN', KEYS[2])
+if length >= tonumber(ARGV[3]) then return {0, length} end
+local message = redis.call('XADD', KEYS[1], '*', 'id', ARGV[1], 'value', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], message .. ' ' .. ARGV[2])
+redis.call('SET', KEYS[3], message, 'PX', ARGV[4])
+return {1, message}
+"""
+
+# Each message that a dead worker had, with how often it has been delivered by now; and where to go
+# on looking.
+CLAIM = """
+local group, me, idle, from, count = unpack(ARGV)
+local found = redis.call('XAUTOCLAIM', KEYS[1], group, me, idle, from, 'COUNT', count)
+local messages = {}
+for at, entry in ipairs(found[2]) do
+  local known = redis.call('XPENDING', KEYS[1], group, entry[1], entry[1], 1)
+  messages[at] = {entry[1], entry[2], known[1] and known[1][4] or 1}
+end
+return {found[1], messages}
+"""
+
+# Acknowledge messages; then forget and trim what every group has applied: what lies below the
+# oldest message that one of them has not. That message's id, and the server's clock.
+ACKNOWLEDGE = """
+local function less(a, b)
+  local am, as = a:match('(%d+)-(%d+)')
+  local bm, bs = b:match('(%d+)-(%d+)')
+  if am == bm then am, bm = as, bs end
+  return #am < #bm or #am == #bm and am < bm
+end
+local function after(id)
+  local ms, seq = id:match('(%d+)-(%d+)')
+  return string.format('%s-%.0f', ms, tonumber(seq) + 1)
+end
+redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2))
+for at = 2, #ARGV do redis.call('HDEL', KEYS[3], ARGV[1] .. ' ' .. ARGV[at]) end
+local floor
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local facts = {}
+  for at = 1, #group, 2 do facts[group[at]] = group[at + 1] end
+  local oldest = redis.call('XPENDING', KEYS[1], facts['name'])[2]
+    or after(facts['last-delivered-id'])
+  if not floor or less(oldest, floor) then floor = oldest end
+end
+local applied = redis.call('XRANGE', KEYS[1], '-', '(' .. floor, 'COUNT', 1000)
+for _, entry in ipairs(applied) do
+  for at = 1, #entry[2], 2 do
+    local id = entry[2][at + 1]
+    local held = entry[2][at] == 'id' and redis.call('HGET', KEYS[2], id)
+    if held and held:sub(1, #entry[1] + 1) == entry[1] .. ' ' then
+      redis.call('HDEL', KEYS[2], id)
+    end
+  end
+end
+if #applied > 0 then redis.call('XTRIM', KEYS[1], 'MINID', after(applied[#applied][1])) end
+return {floor, redis.call('TIME')[1]}
+"""
+
+# Put a message aside, acknowledged in the same step so that it is always in one place.
+SET_ASIDE = """
+redis.call('XADD', KEYS[2], '*', 'stream', ARGV[2], 'id', ARGV[3], 'value', ARGV[4],
+  'error', ARGV[5], 'when', ARGV[6])
+"""
+
+
+class Message(NamedTuple):
+    """One put as a worker reads it.
+
+    Attributes:
+        message_id: The stream's own, "milliseconds-sequence" by the server's clock.
+        id: The id of the row.
+        text: The value as JSON; "null" for a row to delete.
+        deliveries: How often a worker was given it, this time included.
+    """
+
+    message_id: str
+    id: str
+    text: str
+    deliveries: int = 1
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What sorts messages as they were put."""
+        return order(self.message_id)
+
+
+def order(message_id: str) -> tuple[int, int]:
+    """Return what sorts message ids: they are numbers, not text.
+
+    >>> order("1700000000000-9") < order("1700000000000-10")
+    True
+    """
+    ms, _, sequence = message_id.partition("-")
+    return int(ms), int(sequence)
+
+
+class Stream:
+    """The keys of one stream of writes, and the calls that producers and workers make.
+
+    Args:
+        client: A redis.Redis or RedisCluster, or an asyncio one.
+        name: What the keys are called by; text without braces.
+
+    Attributes:
+        stream: The key of the stream itself.
+        pending: Of the hash of what each id is to become: "message-id value".
+        tries: Of the hash that counts failures of messages, by group.
+        aside: Of the stream of messages that were set aside.
+    """
+
+    def __init__(self, client: Any, name: str):
+        self.name = _check.identity("name", name)
+        if "{" in name or "}" in name:
+            raise ValueError(f"name must be without braces, which tell keys apart, not {name!r}")
+        self._client = client
+        self.stream, self.pending, self.tries, self.aside = (
+            f"{{{name}}}:{part}" for part in ("stream", "pending", "tries", "aside")
+        )
+        self.length = "XLEN", self.stream
+
+    def send(self, *commands: tuple[str, ...]) -> Any:
+        """Reply to each command, undecoded, or the error that came instead: in one trip."""
+        return shards.send(self._client, [(self.stream, words) for words in commands])
+
+    def put(self, id: str, text: str, limit: int) -> tuple[str, ...]:
+        """Return the command that records a write; sent again it records nothing more."""
+        sent = f"{{{self.name}}}:put:{uuid.uuid4().hex}"
+        return "EVAL", PUT, "3", self.stream, self.pending, sent, id, text, str(limit), KEPT
+
+    def pending_of(self, id: str) -> tuple[str, ...]:
+        """Return the command that asks what an id is to become."""
+        return "HGET", self.pending, id
+
+    def refused(self, error: Exception, then: str) -> RedisUnavailable:
+        """Return what to raise for an error that Redis replied; then: what that means."""
+        if isinstance(error, ReadOnlyError):  # demoted: the address may lead to another server now
+            drop_connections(self._client)
+        return RedisUnavailable(f"Redis refuses the stream {self.name!r}: {error}. {then}")
+
+    def away(self, error: Exception, then: str) -> RedisUnavailable:
+        """Return what to raise for no reply; what came from elsewhere is raised as it is."""
+        seen = passed(error)
+        return RedisUnavailable(
+            f"Redis did not answer for the stream {self.name!r} "
+            f"({type(seen).__name__}: {seen}). {then}"
+        )
+
+
+def held(reply: bytes | None) -> Message | None:
+    """Return the write that an id waits for, from the reply to `Stream.pending_of`."""
+    if reply is None:
+        return None
+    message_id, _, text = reply.decode().partition(" ")
+    return Message(message_id, "", text)
