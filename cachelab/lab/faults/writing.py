@@ -13,11 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from unittest.mock import patch
 
 import pandas as pd
 import redis
@@ -170,6 +173,103 @@ def source(function: Callable[..., object]) -> str:
     parts: dict[str, str] = {}
     _gather(function, parts)
     return "\n\n".join(reversed(parts.values()))
+
+
+@dataclass(frozen=True)
+class PutTrials:
+    """The trials of a put: something comes between its steps, and cache and database are compared.
+
+    Args:
+        client: Of the server that the values are cached on.
+        prefix: What stands before an id in a key.
+        put: Called with an id and a value; what is tried. It writes by ``database.put``.
+        database: Where the rows are.
+    """
+
+    client: redis.Redis
+    prefix: str
+    put: Write
+    database: UserDatabase
+
+    def sentences(self) -> dict[str, Callable[[], bool]]:
+        """Return {sentence: callable}, as `exercise.check` takes them."""
+        return {
+            "the next read gives the new value": self._is_read,
+            "if the database refuses, the caller is told and readers get what it has": self._fails,
+            "a reader who comes before the commit leaves nothing old": self._is_read_before,
+            "a writer who comes before the commit leaves nothing else": lambda: self._meets(True),
+            "nor does one who comes right after it": lambda: self._meets(False),
+        }
+
+    def _is_read(self) -> bool:
+        id = self._row()
+        self.put(id, "new")
+        return self._holds(id, read="new")
+
+    def _fails(self) -> bool:
+        def refuses(id: str, value: str) -> None:
+            raise ConnectionRefusedError
+
+        id, told = self._row(), False
+        with patch.object(self.database, "put", refuses):
+            try:
+                self.put(id, "new")
+            except ConnectionRefusedError:
+                told = True
+        if not told:
+            raise AssertionError("the caller takes it for done")
+        return self._holds(id, read="old")
+
+    def _is_read_before(self) -> bool:
+        commit = self.database.put
+
+        def read_and_commit(id: str, value: str) -> None:
+            self._read(id)
+            commit(id, value)
+
+        id = self._row()
+        with patch.object(self.database, "put", read_and_commit):
+            self.put(id, "new")
+        return self._holds(id, read="new")
+
+    def _meets(self, before: bool) -> bool:
+        """Ben writes when Ada has come to her commit, or has just committed."""
+        commit, come = self.database.put, list[str]()
+
+        def ben_comes(id: str, value: str) -> None:
+            is_ada = not come
+            come.append(value)
+            if is_ada and before:
+                self.put(id, "ben")
+            commit(id, value)
+            if is_ada and not before:
+                self.put(id, "ben")
+
+        id = self._row()
+        with patch.object(self.database, "put", ben_comes):
+            self.put(id, "ada")
+        return self._holds(id)
+
+    def _row(self) -> str:
+        id = f"user-{uuid.uuid4().hex[:8]}"
+        self.database.put(id, "old")
+        self._read(id)
+        return id
+
+    def _read(self, id: str) -> str | None:
+        """Look, load and store, as in notebook 03."""
+        value = self.client.get(self.prefix + id)
+        if value is None and (value := self.database.get(id)) is not None:
+            self.client.set(self.prefix + id, value, ex=60)
+        return None if value is None else str(value)
+
+    def _holds(self, id: str, read: str = "") -> bool:
+        cached, stored = self.client.get(self.prefix + id), self.database.get(id)
+        if cached not in (None, stored):
+            raise AssertionError(f"the cache says {cached!r}, the database {stored!r}")
+        if read and (seen := self._read(id)) != read:
+            raise AssertionError(f"a read gives {seen!r}")
+        return True
 
 
 def race(
