@@ -1,0 +1,273 @@
+"""Writes that reach the database later: none lost, none twice, each row in its order."""
+
+import time
+from collections.abc import Callable
+
+from cachelab.lab.contract.failpoints import REFUSED
+from cachelab.lab.contract.promises import promise
+from cachelab.lab.contract.trial import Blocking, Broken, NotApplicable, expect, same
+from cachelab.lab.contract.workers import CLAIM_AFTER, POISON, BehindBench, mark
+
+FULL = 20  # messages that may wait where a stream is filled
+AT_ONCE = 3  # puts between two kills
+TRIES = 5  # of a message that fails
+TEXTS = ["", "0", "null", "None", '"', "{}", "a\r\nb", "\u2603"]
+IDS = ["a b", "a\nb", "a\r\nXADD", "*", "{a}", "a:b", "e\u0301", "A", "a", "x" * 512]
+
+
+@promise("what put has acknowledged is in the rows when a worker has worked", "write-behind")
+def puts_are_applied(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(100)})
+    trial.settle(wanted)
+
+
+@promise("texts arrive exactly, whatever is in them or in the id", "write-behind")
+def texts_arrive_exactly(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    wanted = _put(cache, {id: f"value of {id}" for id in IDS})
+    for number, text in enumerate(TEXTS):
+        cache.put(f"text {number}", text)
+        wanted[f"text {number}"] = text
+    trial.settle(wanted)
+
+
+@promise("the last put of a row wins, a delete too, in one batch or in several", "write-behind")
+def batches_keep_order(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    histories = {
+        "put": ["1", "2", "3"],
+        "gone": ["4", None],
+        "again": ["5", None, "6"],
+        "twice gone": [None, "7", None],
+        "first gone": [None, "8"],
+    }
+    for number in range(3):
+        for id, values in histories.items():
+            for value in values[number : number + 1]:
+                cache.put(id, value and mark(value))
+    last = {id: values[-1] and mark(values[-1]) for id, values in histories.items()}
+    trial.settle(last)
+
+
+@promise("a worker that is killed before or after COMMIT or XACK loses nothing", "write-behind")
+def killed_workers_lose_nothing(trial: BehindBench) -> None:
+    wanted = _with_kills(trial)
+    with trial.worker():
+        trial.wait_for(wanted)
+
+
+@promise("a worker that is killed there has no put applied twice", "write-behind")
+def killed_workers_apply_once(trial: BehindBench) -> None:
+    _with_kills(trial)
+    with trial.worker():
+        _work_through(trial)
+    _see_no_value_twice(trial)
+
+
+def _with_kills(trial: BehindBench) -> dict[str, str | None]:
+    """Have a worker killed at each point, amid puts; return what was put."""
+    cache = trial.make_behind()
+    wanted: dict[str, str | None] = {}
+    for point in ("commit", "committed", "ack", "acked"):
+        wanted |= _put(cache, {f"{point} {n}": f"{point} {n}" for n in range(AT_ONCE)})
+        with trial.worker(point, "SIGKILL") as worker:
+            worker.ended()
+    return wanted
+
+
+@promise("messages that are claimed when later ones have been applied are applied", "write-behind")
+def late_claims_are_applied(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    wanted = _put(cache, {f"first {n}": f"first {n}" for n in range(AT_ONCE)})
+    with trial.worker("begin", "SIGKILL") as first:
+        first.ended()
+    wanted |= _put(cache, {f"later {n}": f"later {n}" for n in range(AT_ONCE)})
+    with trial.worker(claim_after=4 * CLAIM_AFTER):  # it has time for what is new before it claims
+        trial.wait_for(wanted)
+
+
+@promise("two workers that hold one message apply it once", "write-behind")
+def two_workers_apply_once(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    with trial.worker("begin", "SIGSTOP") as first:
+        wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
+        first.stopped()
+        with trial.worker():
+            trial.wait_for(wanted)
+        first.resume()
+    trial.settle(wanted)
+
+
+@promise("a worker that was stopped for a while brings no older put back", "write-behind")
+def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    with trial.worker("begin", "SIGSTOP") as first:
+        _put(cache, dict.fromkeys(("ada", "bob"), "old"))
+        _put(cache, {"eve": None})
+        first.stopped()
+        wanted = _put(cache, {"ada": "new", "eve": "new"}) | _put(cache, {"bob": None})
+        with trial.worker(claim_after=60):  # what the other holds is not claimed: it comes late
+            _work_until(trial, lambda: "eve" in trial.ledger.rows(), "a new put is not applied")
+        first.resume()
+    with trial.worker():
+        trial.wait_for(wanted)
+
+
+@promise("a put that the database refuses keeps no other from being applied", "write-behind")
+def refused_puts_stop_nobody(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    wanted = _put(cache, {"before": "1", "same": "2"})
+    cache.put("same", POISON), cache.put("bad", POISON)
+    wanted |= _put(cache, {"after": "3", "same": "4"})
+    with trial.worker():
+        _work_until(trial, lambda: trial.ledger.rows() == wanted, "others are not applied")
+
+
+@promise(
+    "a put that the database refuses is set aside with its error after some tries", "write-behind"
+)
+def refused_puts_are_set_aside(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    cache.put("bad", POISON)
+    with trial.worker():
+        _work_through(trial)
+        tries = trial.ledger.refusals()
+        expect(tries > 1, f"it is tried {tries} times, though what fails once may go well later")
+        expect(tries <= 4 * TRIES, f"it is tried {tries} times")
+        for text in (POISON, REFUSED):
+            expect(trial.set_aside(text), f"nothing that is set aside in Redis tells of {text!r}")
+
+
+@promise("while the database is locked nothing is set aside or lost", "write-behind")
+def locked_databases_lose_nothing(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    with trial.worker():
+        with trial.ledger.locked():
+            wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
+            time.sleep((TRIES + 3) * CLAIM_AFTER)  # for more tries than a message has
+        trial.wait_for(wanted)
+
+
+@promise("where as many messages wait as may, put raises and nothing is dropped", "write-behind")
+def full_streams_refuse(trial: BehindBench) -> None:
+    cache = trial.make_behind(max_length=FULL)
+    wanted: dict[str, str | None] = {}
+    for number in range(2 * FULL):
+        try:
+            wanted |= _put(cache, {f"u{number}": f"value {number}"})
+        except TimeoutError:
+            raise
+        except Exception:
+            break
+    expect(len(wanted) <= FULL, f"{len(wanted)} puts were acknowledged where {FULL} may wait")
+    expect(len(wanted) >= FULL / 2, f"{len(wanted)} puts were acknowledged where {FULL} may wait")
+    trial.settle(wanted)
+    with trial.worker():
+        _work_until(trial, lambda: _there_is_room(cache), "put raises still, and nothing waits")
+
+
+def _there_is_room(cache: Blocking) -> bool:
+    try:
+        _put(cache, {"later": "there is room again"})
+    except TimeoutError:
+        raise
+    except Exception:
+        return False
+    return True
+
+
+@promise("a put that Redis did not take raises", "write-behind")
+def lost_puts_are_said(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    _put(cache, {"ada": "Ada"})
+    trial.place.kill()
+    error = trial.start(cache.put, "bob", "Bob").exception(trial.patience)
+    expect(isinstance(error, Exception), "put returned as if Redis had taken it")
+
+
+@promise("a message is kept until each group has read it, and not much longer", "write-behind")
+def messages_are_kept_for_each_group(trial: BehindBench) -> None:
+    cache = trial.make_behind()
+    trial.settle(_put(cache, {"first": "0"}))
+    streams = trial.streams()
+    if not streams:
+        raise NotApplicable("a write-behind without a stream")
+    for stream in streams:
+        trial.client.xgroup_create(stream, "contract", "$")
+    wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(FULL)})
+    trial.settle(wanted)
+    read = [
+        (stream, message)
+        for stream in streams
+        for _, messages in trial.client.xreadgroup("contract", "me", {stream: ">"}) or []
+        for message, fields in messages
+    ]
+    same(len(read), len(wanted), "messages that another group still finds")
+    for stream, message in read:
+        trial.client.xack(stream, "contract", message)
+    trial.settle(_put(cache, {"last": "1"}))
+    kept = sum(map(trial.client.xlen, streams))
+    expect(kept < FULL, f"{kept} messages are kept that every group has read and acknowledged")
+
+
+@promise("a get gives the last acknowledged put, applied or not", "write-behind")
+def own_writes_are_read(trial: BehindBench) -> None:
+    cache = trial.reading()
+    same(cache.get("ada"), None, "a read of a row that is not there")
+    trial.settle(_put(cache, {"ada": "old", "bob": "old"}))
+    same(cache.get("ada"), mark("old"), "a read of what was applied")
+    wanted = _put(cache, {"ada": "new", "bob": None})
+    same([cache.get("ada"), cache.get("bob")], [mark("new"), None], "reads of what waits")
+    trial.settle(wanted)
+    same([cache.get("ada"), cache.get("bob")], [mark("new"), None], "reads of what was applied")
+
+
+@promise("while a put waits, no get goes back to the one before", "write-behind")
+def older_puts_do_not_come_back(trial: BehindBench) -> None:
+    cache = trial.reading()
+    with trial.worker("committed", "SIGSTOP") as worker:
+        wanted = _put(cache, {"ada": "old"})
+        worker.stopped()  # the message is applied, and not acknowledged
+        wanted |= _put(cache, {"ada": "new"})
+        with trial.ledger.locked():
+            worker.resume()
+            same(cache.get("ada"), mark("new"), "a read after the put before was acknowledged")
+    trial.settle(wanted)
+    same(cache.get("ada"), mark("new"), "a read of what was applied")
+
+
+@promise("other processes read what was applied, whatever they have cached", "write-behind")
+def applied_puts_are_seen(trial: BehindBench) -> None:
+    cache, other = trial.reading(), trial.reading()
+    trial.settle(_put(cache, {"ada": "old"}))
+    same([cache.get("ada"), other.get("ada")], [mark("old")] * 2, "reads of what was applied")
+    trial.settle(_put(cache, {"ada": "new"}))
+    same(trial.reading().get("ada"), mark("new"), "a read by a process that has just begun")
+    same([cache.get("ada"), other.get("ada")], [mark("new")] * 2, "reads of what was applied next")
+
+
+def _put(cache: Blocking, values: dict[str, str | None]) -> dict[str, str | None]:
+    """Put values, each with the mark of a trial; return them as rows."""
+    rows = {id: value and mark(value) for id, value in values.items()}
+    for id, value in rows.items():
+        cache.put(id, value)
+    return rows
+
+
+def _work_through(trial: BehindBench) -> None:
+    """Wait until no message waits."""
+    _work_until(trial, lambda: not trial.waiting(), "messages wait still")
+
+
+def _work_until(trial: BehindBench, condition: Callable[[], bool], otherwise: str) -> None:
+    until = time.monotonic() + trial.patience
+    while not condition():
+        if time.monotonic() > until:
+            raise Broken(f"after {trial.patience:g} s {otherwise}")
+        time.sleep(0.01)
+
+
+def _see_no_value_twice(trial: BehindBench) -> None:
+    twice = trial.ledger.twice()
+    expect(not twice, f"{len(twice)} values were written twice, such as {(twice or [''])[0]!r}")

@@ -1,0 +1,295 @@
+"""Where a write-behind is tried: rows that remember every write, and workers that are killed."""
+
+import asyncio
+import inspect
+import logging
+import os
+import shutil
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, Self
+from urllib.parse import quote
+
+from cachelab.database import UserDatabase
+from cachelab.lab.contract.child import Child, Say
+from cachelab.lab.contract.failpoints import MARK, REFUSED, Failpoints
+from cachelab.lab.contract.trial import Bench, Blocking, Broken, NotApplicable, expect
+
+CLAIM_AFTER = 0.2  # seconds that what a dead worker held may rest
+LOOK_EVERY = 0.01  # seconds between two looks at the rows
+WHILE = 0.5  # seconds for a worker to end what it is at
+AT_REST = 1.0  # seconds without a write after which a list, which tells nothing, is done
+POISON = f"{MARK.decode()}poison"  # the value that the database refuses
+
+# Every write of a row is noted in its own transaction, whoever makes it.
+_AUDIT = f"""
+CREATE TABLE contract_audit (id TEXT, value TEXT);
+CREATE TRIGGER contract_inserted AFTER INSERT ON cachelab_users BEGIN
+  INSERT INTO contract_audit VALUES (NEW.id, NEW.value); END;
+CREATE TRIGGER contract_updated AFTER UPDATE ON cachelab_users BEGIN
+  INSERT INTO contract_audit VALUES (NEW.id, NEW.value); END;
+CREATE TRIGGER contract_refused BEFORE INSERT ON cachelab_users WHEN NEW.value LIKE '%{POISON}%'
+  BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END;
+CREATE TRIGGER contract_refused_too BEFORE UPDATE ON cachelab_users
+  WHEN NEW.value LIKE '%{POISON}%' BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END;
+"""
+
+
+def mark(value: object) -> str:
+    """Return a value of a trial, by which failpoints know its message."""
+    return f"{MARK.decode()}{value}"
+
+
+class Ledger:
+    """The rows of a trial in a SQLite file, with every write that was ever made to them."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="cachelab-contract-")
+        self._path = f"{self._folder}/rows.db"
+        self.refused = f"{self._folder}/refused"
+        open(self.refused, "wb").close()
+        self.open().close()
+        with self._connected() as connection:
+            connection.executescript(_AUDIT)
+
+    def open(self) -> UserDatabase:
+        """Return the database as the class under trial gets it, one for each process."""
+        return UserDatabase(f"sqlite:///{quote(self._path)}", latency=0)
+
+    def rows(self) -> dict[str, str]:
+        """Return the value of each row."""
+        with self._connected() as connection:
+            return dict(connection.execute("SELECT id, value FROM cachelab_users"))
+
+    def twice(self) -> list[str]:
+        """Return what was written to a row more than once: no trial puts a value there twice."""
+        with self._connected() as connection:
+            written = connection.execute(
+                """SELECT value FROM contract_audit WHERE value IS NOT NULL
+                   GROUP BY id, value HAVING COUNT(*) > 1"""
+            )
+            return sorted(value for (value,) in written)
+
+    def refusals(self) -> int:
+        """Return how many statements were refused."""
+        return os.path.getsize(self.refused)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else write."""
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _connected(self) -> closing[sqlite3.Connection]:
+        return closing(sqlite3.connect(self._path, timeout=30, isolation_level=None))
+
+
+class BehindBench(Bench):
+    """A bench whose classes are built as ``MyWrites(url, database, max_length, claim_after)``.
+
+    Attributes:
+        ledger: The rows that they write.
+    """
+
+    name, tells = "write-behind", "put"
+
+    def __init__(self, *arguments: Any, **options: Any):
+        self.ledger = Ledger()
+        super().__init__(*arguments, **options)
+
+    def make_behind(self, max_length: int = 1000) -> Blocking:
+        """Return a new one, which this process puts by."""
+        return Blocking(self, self.built(*self.given(max_length)))
+
+    def given(self, max_length: int = 1000, claim_after: float = CLAIM_AFTER) -> Any:
+        """Return what one is built with."""
+        return self.place.url, self.ledger.open(), max_length, claim_after
+
+    def called(self) -> Any:
+        return self.kind(*self.given()).put("ada", "Ada")
+
+    def reading(self) -> Blocking:
+        """Return a new one that reads, or leave the trial."""
+        made = self.make_behind()
+        if not hasattr(made.cache, "get"):
+            raise NotApplicable("a write-behind without get")
+        return made
+
+    def worker(self, point: str = "", act: str = "", claim_after: float = CLAIM_AFTER) -> "Worker":
+        """Return a worker, in a process of its own until the block ends.
+
+        point: One of `POINTS`, where it acts once; act: "SIGKILL" or "SIGSTOP".
+        """
+        return Worker(self, point, act, claim_after)
+
+    def settle(self, wanted: Mapping[str, str | None]) -> None:
+        """Have one more worker do what is left, and see the rows that were put, each written once.
+
+        wanted: The value of each row, None for one that is not to be there.
+        """
+        with self.worker():
+            self.wait_for(wanted)
+        twice = self.ledger.twice()
+        expect(not twice, f"{len(twice)} values were written twice: {twice[:3]}")
+
+    def wait_for(self, wanted: Mapping[str, str | None]) -> None:
+        """Wait until the rows are what was put, and nothing waits; give up when nothing does."""
+        until = time.monotonic() + self.patience
+        seen: dict[str, str] = {}
+        changed = time.monotonic()
+        while True:
+            waiting = self.waiting()
+            rows = self.ledger.rows()
+            wrong = {id: rows.get(id) for id, value in wanted.items() if rows.get(id) != value}
+            if not wrong and not waiting:
+                return
+            if rows != seen:
+                seen, changed = rows, time.monotonic()
+            is_over = waiting == 0 or time.monotonic() - changed > AT_REST and waiting is None
+            if is_over or time.monotonic() > until:
+                id = next(iter(wrong), "")
+                left = "" if not waiting else f" {waiting} messages wait still,"
+                raise Broken(
+                    f"{len(wrong)} of {len(wanted)} rows are wrong,{left} such as "
+                    f"{id!r}: {rows.get(id)!r}, not {wanted.get(id)!r}"
+                )
+            time.sleep(LOOK_EVERY)
+
+    def waiting(self) -> int | None:
+        """Return how many messages are not acknowledged, None where no group can tell."""
+        counts = []
+        for key, kind in self._kept():
+            if kind == "stream":
+                last = self.client.xinfo_stream(key)["last-generated-id"]
+                counts += [
+                    group["pending"] or int(group["last-delivered-id"] != last)
+                    for group in self.client.xinfo_groups(key)
+                    if group["name"] != "contract"
+                ]
+        return sum(counts) if counts else None
+
+    def streams(self) -> list[str]:
+        """Return the streams that have a group: others keep what is set aside."""
+        found = [key for key, kind in self._kept() if kind == "stream"]
+        return [key for key in found if self.client.xinfo_groups(key)]
+
+    def set_aside(self, text: str) -> bool:
+        """Say whether a text stands in anything that Redis keeps, but for what waits."""
+        read = {"stream": "XRANGE {} - +", "hash": "HGETALL {}", "list": "LRANGE {} 0 -1"}
+        read |= {"string": "GET {}", "set": "SMEMBERS {}", "zset": "ZRANGE {} 0 -1"}
+        waiting = self.streams()
+        return any(
+            text in repr(self.client.execute_command(*read[kind].format(key).split()))
+            for key, kind in self._kept()
+            if key not in waiting
+        )
+
+    def close(self) -> None:
+        super().close()
+        self.ledger.close()
+
+    def _kept(self) -> list[tuple[str, str]]:
+        """Return each key that is there, with its type."""
+        return [(key, self.client.type(key)) for key in self.client.scan_iter()]
+
+
+class Worker:
+    """A process that calls ``work()`` for ever, until its point is reached or the block ends."""
+
+    def __init__(self, trial: BehindBench, point: str, act: str, claim_after: float):
+        self._trial, self._point, self._act = trial, point, act
+        self._claim_after = claim_after
+        self._was_stopped = self._is_over = False
+
+    def __enter__(self) -> Self:
+        self._trial.place.on_each("SCRIPT", "FLUSH")  # their texts tell which of them acknowledge
+        self._parent = os.getpid()
+        self._child = Child(self._work)
+        self._expect("built", "is ready to work")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let it end what it is at, for a moment: a kill is tried where it is meant."""
+        with suppress(TimeoutError, EOFError, ProcessLookupError):
+            os.kill(self._child.pid, signal.SIGTERM)
+            while True:
+                self._hear(WHILE)
+        self._child.kill()
+
+    def ended(self) -> None:
+        """Wait until it was killed at its point, or has nothing left to do."""
+        until = time.monotonic() + self._trial.patience
+        with suppress(EOFError):
+            while self._trial.waiting() != 0 and time.monotonic() < until:
+                with suppress(TimeoutError):
+                    self._hear(LOOK_EVERY)
+
+    def stopped(self) -> None:
+        """Wait until it was stopped at its point."""
+        self._expect("stopped", "comes to write what was put")
+        os.waitpid(self._child.pid, os.WUNTRACED)  # it says so a moment before
+
+    def resume(self) -> None:
+        """Let it go on from where it was stopped, and wait until it has worked."""
+        os.kill(self._child.pid, signal.SIGCONT)
+        self._expect("worked", "goes on when it was stopped for a while")
+
+    def _expect(self, word: str, what: str) -> None:
+        try:
+            while self._hear(self._trial.patience) != word:
+                pass
+        except TimeoutError:
+            raise Broken(f"no worker {what} within {self._trial.patience:g} s") from None
+        except EOFError:
+            raise Broken(f"no worker {what}: it ends") from None
+
+    def _hear(self, seconds: float) -> str:
+        heard = self._child.hear(seconds)
+        expect(not heard.startswith("failed"), f"a worker cannot be built: {heard[7:]}")
+        return heard
+
+    def _work(self, say: Say) -> None:
+        """Build the class in this process, and work."""
+        logging.disable(logging.CRITICAL)  # what it says is no part of a verdict
+        Failpoints(self._point, partial(self._reached, say), self._trial.ledger.refused)
+        loop = asyncio.new_event_loop()
+
+        async def build() -> Any:
+            return self._trial.kind(*self._trial.given(claim_after=self._claim_after))
+
+        try:
+            made = loop.run_until_complete(build())
+        except BaseException as error:
+            say(f"failed {error!r}")
+            raise
+        signal.signal(signal.SIGTERM, self._end)
+        say("built")
+        while os.getppid() == self._parent and not self._is_over:
+            try:
+                if inspect.isawaitable(done := made.work()):
+                    loop.run_until_complete(done)
+            except Exception:
+                time.sleep(2 * LOOK_EVERY)  # it is called again
+            if self._was_stopped:
+                say("worked")
+                self._was_stopped = False
+            time.sleep(LOOK_EVERY / 5)
+
+    def _end(self, *_: object) -> None:
+        self._is_over = True
+
+    def _reached(self, say: Say) -> None:
+        if self._act == "SIGSTOP":
+            self._was_stopped = True
+            say("stopped")
+        os.kill(os.getpid(), signal.Signals[self._act])
