@@ -19,7 +19,7 @@ from cachelab.cache.codec import encode, from_json
 from cachelab.cache.stats import Tally
 from cachelab.clients import check_client, shards
 from cachelab.errors import CachelabError, RedisUnavailable, WritesFull, WriteUncertain
-from cachelab.writes.stream import Message, Stream, held
+from cachelab.writes.stream import Message, Stream, held, patience
 
 V = TypeVar("V")
 
@@ -386,17 +386,13 @@ def _check_reading(cache: Any, load: Any, kind: type) -> None:
 
 def _wait_ms(client: Any, seconds: float | None) -> int:
     """Return the milliseconds that WAIT may take of the time that the client waits for a reply."""
-    is_cluster = shards.is_cluster(client)
-    settings = (
-        client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
-    )
-    patience = settings.get("socket_timeout") or _check.LONGEST_WAIT
+    longest = patience(client)
     if seconds is None:
-        return max(1, round(500 * min(patience, 2.0)))
+        return max(1, round(500 * min(longest, 2.0)))
     seconds = _check.number("wait_timeout", seconds, above=0)
-    if seconds > 0.8 * patience:
+    if seconds > 0.8 * longest:
         raise ValueError(
-            f"wait_timeout must be at most 0.8 of the client's timeout of {patience:g} s, not "
+            f"wait_timeout must be at most 0.8 of the client's timeout of {longest:g} s, not "
             f"{seconds:g}: make the client by connect(timeout=...) with a longer one"
         )
     return max(1, round(1000 * seconds))

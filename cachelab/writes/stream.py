@@ -60,7 +60,8 @@ local function after(id)
   local ms, seq = id:match('(%d+)-(%d+)')
   return string.format('%s-%.0f', ms, tonumber(seq) + 1)
 end
-redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2))
+if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
+if #ARGV > 1 then redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2)) end
 for at = 2, #ARGV do redis.call('HDEL', KEYS[3], ARGV[1] .. ' ' .. ARGV[at]) end
 local floor
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -70,6 +71,7 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     or after(facts['last-delivered-id'])
   if not floor or less(oldest, floor) then floor = oldest end
 end
+if not floor then return {} end
 local applied = redis.call('XRANGE', KEYS[1], '-', '(' .. floor, 'COUNT', 1000)
 for _, entry in ipairs(applied) do
   for at = 1, #entry[2], 2 do
@@ -84,10 +86,27 @@ if #applied > 0 then redis.call('XTRIM', KEYS[1], 'MINID', after(applied[#applie
 return {floor, redis.call('TIME')[1]}
 """
 
-# Put a message aside, acknowledged in the same step so that it is always in one place.
+# Put a message aside and acknowledge it: so it is always in one place, and there once.
 SET_ASIDE = """
-redis.call('XADD', KEYS[2], '*', 'stream', ARGV[2], 'id', ARGV[3], 'value', ARGV[4],
-  'error', ARGV[5], 'when', ARGV[6])
+if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], '*', 'stream', ARGV[3], 'id', ARGV[4], 'value', ARGV[5],
+  'error', ARGV[6], 'when', redis.call('TIME')[1], 'message', ARGV[2], 'group', ARGV[1])
+return 1
+"""
+
+# Forget a consumer that leaves, and those that have not been heard of for so many milliseconds:
+# none that has a message, which would be lost with it.
+LEAVE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local facts = {}
+  for at = 1, #consumer, 2 do facts[consumer[at]] = consumer[at + 1] end
+  local leaves = facts['name'] == ARGV[2] or facts['idle'] > tonumber(ARGV[3])
+  if leaves and facts['pending'] == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], facts['name'])
+  end
+end
+return 1
 """
 
 
@@ -174,9 +193,38 @@ class Stream:
         )
 
 
+def entries(reply: Any) -> list[Message]:
+    """Return the messages in the reply to XREADGROUP, in whichever form it comes."""
+    if not reply:
+        return []
+    ((_, found),) = reply.items() if isinstance(reply, dict) else reply
+    return [message(entry_id, fields) for entry_id, fields in found]
+
+
+def message(entry_id: bytes, fields: Any, deliveries: int = 1) -> Message:
+    """Return a message of the stream; where somebody else wrote it, one that cannot be applied."""
+    if not isinstance(fields, dict):
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    id, text = (_text(fields.get(name, b"")) for name in (b"id", b"value"))
+    return Message(_text(entry_id), id, text, deliveries)
+
+
+def _text(told: bytes | str) -> str:
+    return told if isinstance(told, str) else told.decode("utf-8", "backslashreplace")
+
+
 def held(reply: bytes | None) -> Message | None:
     """Return the write that an id waits for, from the reply to `Stream.pending_of`."""
     if reply is None:
         return None
     message_id, _, text = reply.decode().partition(" ")
     return Message(message_id, "", text)
+
+
+def patience(client: Any) -> float:
+    """Return the seconds that a client waits for a reply."""
+    is_cluster = shards.is_cluster(client)
+    settings = (
+        client.get_connection_kwargs() if is_cluster else client.connection_pool.connection_kwargs
+    )
+    return float(settings.get("socket_timeout") or _check.LONGEST_WAIT)
