@@ -16,9 +16,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, TypedDict
+from importlib import import_module
+from typing import Any, NotRequired, TypedDict
 
 from cachelab.clients import connect
+from cachelab.writes.worker import Worker
 
 # Commands that take nothing away: whether a worker dies before or after them is all the same.
 READS = {"xreadgroup", "xautoclaim", "xpending", "xrange", "get", "hget", "hgetall", "lrange"}
@@ -30,8 +32,10 @@ class Job(TypedDict):
     """What a worker is, and how often it dies.
 
     program: a file of Python that defines the function ``name``; it is called with a client and a
-    connection of SQLite, and returns something true if it found work. url: of the server.
+    connection of SQLite, and returns something true if it found work. An empty one stands for the
+    package's own `Worker`. url: of the server.
     database: a file of SQLite. deaths: at which call each life but the last one ends, in turn.
+    arguments: where a call with them is all that is asked for.
     """
 
     program: str
@@ -39,6 +43,7 @@ class Job(TypedDict):
     url: str
     database: str
     deaths: list[int]
+    arguments: NotRequired[list[str]]
 
 
 class Doom:
@@ -56,6 +61,17 @@ class Doom:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a call before and after which the process may end."""
+
+        def watched(*args: object, **kwargs: object) -> Any:
+            self.passes()
+            result = call(*args, **kwargs)
+            self.passes()
+            return result
+
+        return watched
 
 
 class Watched:
@@ -76,12 +92,17 @@ class Watched:
         if not callable(call) or not counts:
             return call
 
-        def watched(*args: object, **kwargs: object) -> object:
+        return self._pops(call) if name.endswith("pop") else self._doom.around(call)
+
+    def _pops(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a call that counts only if something was there."""
+
+        def watched(*args: object, **kwargs: object) -> Any:
             before = self._doom.left
             self._doom.passes()
             result = call(*args, **kwargs)
-            if result is None and name.endswith("pop"):
-                self._doom.left = before  # nothing was there: nothing has been done
+            if result is None:
+                self._doom.left = before
             else:
                 self._doom.passes()
             return result
@@ -97,14 +118,10 @@ class Watched:
 
 def live(job: Job, left: int) -> None:
     """Work until the chosen call, or until there is nothing left to do."""
-    doom = Doom(left)
-    work: Callable[[Watched, Watched], object] = runpy.run_path(job["program"])[job["name"]]
-    client = Watched(connect(job["url"], timeout=5), doom)
-    database = Watched(sqlite3.connect(job["database"], timeout=20), doom, {"commit"})
-    database.execute("PRAGMA synchronous = OFF")  # a killed process loses nothing by that
+    work = (_work_of if job["program"] else _package)(job, Doom(left))
     quiet, over = 0, 0.0
     while True:
-        if work(client, database):
+        if work():
             quiet, worked = 0, time.monotonic()
         elif quiet == 0:
             quiet, worked = 1, time.monotonic()
@@ -117,9 +134,36 @@ def live(job: Job, left: int) -> None:
             time.sleep(0.005)
 
 
+def _work_of(job: Job, doom: Doom) -> Callable[[], object]:
+    """Return a step of the job's own function."""
+    work: Callable[[Watched, Watched], object] = runpy.run_path(job["program"])[job["name"]]
+    client = Watched(connect(job["url"], timeout=5), doom)
+    database = Watched(sqlite3.connect(job["database"], timeout=20), doom, {"commit"})
+    database.execute("PRAGMA synchronous = OFF")  # a killed process loses nothing by that
+    return lambda: work(client, database)
+
+
+def _package(job: Job, doom: Doom) -> Callable[[], object]:
+    """Return a step of `Worker`, which may die before and after a commit or an XACK."""
+    worker = Worker(connect(job["url"], timeout=5), f"sqlite:///{job['database']}", claim_after=0.1)
+    worker._rows.apply = doom.around(worker._rows.apply)  # type: ignore[method-assign]
+    worker._acknowledge = doom.around(worker._acknowledge)  # type: ignore[method-assign]
+
+    def work() -> bool:
+        came = worker.step()
+        return came.read + came.claimed > 0
+
+    return work
+
+
 def main() -> int:
     """Let one worker live as often as its job says; tell how often it died, or what it raised."""
     job: Job = json.loads(sys.stdin.buffer.readline())
+    if "arguments" in job:  # one call, and no more
+        runpy.run_path(job["program"])[job["name"]](*job["arguments"])
+        return 0
+    if not job["program"]:
+        import_module("sqlalchemy.dialects.sqlite.pysqlite")  # once, and not in each life
     died = 0
     for left in [*job["deaths"], 0]:
         ended = _life(job, left)

@@ -32,12 +32,13 @@ from cachelab.database import UserDatabase
 from cachelab.errors import CachelabError
 from cachelab.lab.draw import charts
 from cachelab.server.server import Server
+from cachelab.writes.worker import Worker
 
 Put = Callable[[redis.Redis, str, str], object]
 Work = Callable[[redis.Redis, sqlite3.Connection], object]
 Write = Callable[[str, str], object]
 
-COLUMNS = ["number", "id", "acknowledged", "applied", "times", "row"]
+COLUMNS = ["number", "id", "acknowledged", "applied", "times", "late"]
 ROLES = {"acknowledged": "threads", "applied": "cache", "lost": "database"}
 FATES = {"lost": "database", "doubled": "one by one"}
 PATIENCE = 60.0  # seconds that a worker gets for what is left, all its lives together
@@ -61,7 +62,7 @@ CREATE TRIGGER updated AFTER UPDATE ON cachelab_users BEGIN
 def trial(
     server: Server,
     put: Put,
-    work: Work,
+    work: Work | type[Worker],
     *,
     writes: int = 200,
     rows: int | None = None,
@@ -82,17 +83,18 @@ def trial(
             ``cachelab_users(id, value)``, and, all empty, ``applied(message)``, ``last(message)``
             and ``versions(id, message)``.
             It returns something true if it found work. Its source is taken to the other process,
-            with that of all that it uses of its own module.
+            with that of all that it uses of its own module. `Worker` stands for the package's own
+            one, for what `WriteBehind` writes by its default name.
         writes: How many there are.
         rows: How many rows they go to, in turn; by default each write has its own.
         deaths: How often the worker dies.
         rate: Writes a second.
 
     Returns:
-        DataFrame(number, id, acknowledged, applied, times, row), a row for each write.
+        DataFrame(number, id, acknowledged, applied, times, late), a row for each write.
         acknowledged, applied: seconds since the start; applied is NaN for a write that never was,
-        and the first time for one that was applied more than once, ``times`` in all. row: the
-        number of the write that the row of this id has in the end; NaN if there is no such row.
+        and the first time for one that was applied more than once, ``times`` in all. late: it has
+        overwritten a newer one.
 
     Raises:
         CachelabError: The worker raised, or found no end.
@@ -109,28 +111,28 @@ def trial(
             put(client, f"user-{number % rows}", str(number))
             acknowledged.append((number, f"user-{number % rows}", time.time() - start))
         finish()
-        journal, kept = _read(path)
+        journal = _read(path)
     df = pd.DataFrame(acknowledged, columns=COLUMNS[:3])
+    newest = journal.groupby(journal["number"] % rows)["number"].cummax()
+    late = df["number"].isin(journal["number"][journal["number"] < newest])
     seen = journal.groupby("number")["at"].agg(applied="min", times="size")
     df = df.join(seen.assign(applied=seen["applied"] - start), on="number")
-    return df.assign(times=df["times"].fillna(0).astype(int), row=df["id"].map(kept))[COLUMNS]
+    return df.assign(times=df["times"].fillna(0).astype(int), late=late)
 
 
 def counts(run: pd.DataFrame) -> dict[str, int]:
     """Count what became of the writes of a `trial`.
 
     Returns:
-        {"acknowledged", "applied", "lost", "doubled", "rows wrong"}. lost: never applied, nor any
-        later write to its row. doubled: applied more than once. rows wrong: those whose value is
-        not that of the last write to them.
+        {"acknowledged", "applied", "lost", "doubled", "late"}. lost: never applied, nor any later
+        write to its row. doubled: applied more than once. late: written over a newer one.
     """
-    last = run.groupby("id")["number"].transform("max")
     return {
         "acknowledged": len(run),
         "applied": int((run["times"] > 0).sum()),
         "lost": int(_lost(run).sum()),
         "doubled": int((run["times"] > 1).sum()),
-        "rows wrong": int(((run["row"] != run["number"]) & (run["number"] == last)).sum()),
+        "late": int(run["late"].sum()),
     }
 
 
@@ -160,6 +162,17 @@ def chart(run: pd.DataFrame, form: str, name: str | None = None) -> Axes:
         ylabel="writes so far",
         name=name,
     )
+
+
+def in_a_process(function: Callable[..., object], *arguments: str) -> int:
+    """Call a function in a process of its own and return how that ended, negative for a signal.
+
+    What it uses is taken along as `trial` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="cachelab-work-") as folder:
+        process = _started(_carried(function, folder) | {"arguments": arguments})
+        process.communicate(timeout=PATIENCE)
+    return process.returncode
 
 
 def source(function: Callable[..., object]) -> str:
@@ -372,7 +385,7 @@ def _unsynced(url: str, seconds: float, every: float = 0.02) -> pd.DataFrame:
     over.set()
     if safe[0]:
         thread.join()
-    return pd.DataFrame(seen, columns=["at", "bytes"])
+    return pd.DataFrame(seen, columns=["at", "bytes"], dtype=float)
 
 
 def _log_size(client: redis.Redis) -> int:
@@ -401,39 +414,52 @@ def _database() -> Iterator[str]:
         yield path
 
 
-def _read(path: str) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Return what was applied when, and the number of the write that each row has."""
+def _read(path: str) -> pd.DataFrame:
+    """Return (number, at): which writes were applied when, in this order."""
     connection = sqlite3.connect(path)
     try:
-        journal = connection.execute("SELECT CAST(value AS INTEGER), at FROM journal").fetchall()
-        rows = connection.execute("SELECT id, CAST(value AS INTEGER) FROM cachelab_users")
-        return pd.DataFrame(journal, columns=["number", "at"]), dict(rows.fetchall())
+        journal = connection.execute(
+            "SELECT CAST(value AS INTEGER), at FROM journal ORDER BY rowid"
+        )
+        return pd.DataFrame(journal.fetchall(), columns=["number", "at"])
     finally:
         connection.close()
 
 
 @contextmanager
-def _worker(server: Server, path: str, work: Work, deaths: int) -> Iterator[Callable[[], None]]:
+def _worker(
+    server: Server, path: str, work: Work | type[Worker], deaths: int
+) -> Iterator[Callable[[], None]]:
     """Run a worker that dies beside the block; yield what waits until it has done all."""
     places = range(EARLIEST, LATEST + 1)
     when = [places[n % len(places)] for n in range(deaths)]
     with tempfile.TemporaryDirectory(prefix="cachelab-work-") as folder:
-        program = Path(folder, "work.py")
-        program.write_text(source(work), encoding="utf-8")
-        job = {"program": str(program), "name": work.__name__, "url": server.url, "database": path}
-        command = [sys.executable, "-m", "cachelab.lab.faults.lives"]
-        lives = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert lives.stdin is not None
+        carried = {"program": "", "name": ""} if work is Worker else _carried(work, folder)
+        lives = _started(carried | {"url": server.url, "database": path, "deaths": when})
         try:
-            lives.stdin.write(json.dumps(job | {"deaths": when}).encode() + b"\n")
-            lives.stdin.flush()
             yield lambda: _finished(lives)
         finally:
             with suppress(ProcessLookupError):  # the worker is in its group
                 os.killpg(lives.pid, signal.SIGKILL)
             lives.communicate()
+
+
+def _carried(function: Callable[..., object], folder: str) -> dict[str, object]:
+    """Write a file that defines a function, and return what `lives` is told of it."""
+    program = Path(folder, "work.py")
+    program.write_text(source(function), encoding="utf-8")
+    return {"program": str(program), "name": function.__name__}
+
+
+def _started(job: dict[str, object]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "cachelab.lab.faults.lives"]
+    lives = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert lives.stdin is not None
+    lives.stdin.write(json.dumps(job).encode() + b"\n")  # no URL stands in a command line
+    lives.stdin.flush()
+    return lives
 
 
 def _finished(lives: "subprocess.Popen[bytes]") -> None:
