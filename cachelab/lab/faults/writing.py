@@ -5,6 +5,7 @@ Workers are functions of a notebook, carried over into a process of their own (`
 
 import inspect
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -31,6 +32,7 @@ from cachelab.clients import connect
 from cachelab.database import UserDatabase
 from cachelab.errors import CachelabError
 from cachelab.lab.draw import charts
+from cachelab.lab.measure.callers import after_first
 from cachelab.server.server import Server
 from cachelab.writes.worker import Worker
 
@@ -42,6 +44,7 @@ COLUMNS = ["number", "id", "acknowledged", "applied", "times", "late"]
 ROLES = {"acknowledged": "threads", "applied": "cache", "lost": "database"}
 FATES = {"lost": "database", "doubled": "one by one"}
 PATIENCE = 60.0  # seconds that a worker gets for what is left, all its lives together
+LATE = 1 - 1 / 1024  # of a gap: where the first read of a simulation stands; exact in binary
 EARLIEST, LATEST = (
     3,
     14,
@@ -283,6 +286,106 @@ class PutTrials:
         if read and (seen := self._read(id)) != read:
             raise AssertionError(f"a read gives {seen!r}")
         return True
+
+
+@dataclass(frozen=True)
+class ReplaceTrials:
+    """The trials of a refresh's last step, which replaces an entry ``token|value`` that it saw.
+
+    Args:
+        client: Of the server that the entry is on.
+        key: Of the entry; it is written anew before each trial.
+        replace: Called with client, key, the token that was seen, the new value, and milliseconds.
+    """
+
+    client: redis.Redis
+    key: str
+    replace: Callable[[redis.Redis, str, str, str, int], object]
+
+    def sentences(self) -> dict[str, Callable[[], bool]]:
+        """Return {sentence: callable}, as `exercise.check` takes them."""
+        return {
+            "an entry that nobody touched is replaced": lambda: self._left()[1] == "v2",
+            "each new entry has a token of its own, and an end": self._is_an_entry,
+            "what was invalidated stays away": lambda: self._stays(self._delete, ""),
+            "what was loaded anew stays, though the value is the same": self._keeps_its_own,
+            "so it is when that happens after your first command": self._keeps_it_between,
+        }
+
+    def _left(
+        self,
+        before: Callable[[], object] = lambda: None,
+        between: Callable[[], object] = lambda: None,
+    ) -> tuple[str, str]:
+        """Return token and value of what is left after a replace, with something that came."""
+        self.client.set(self.key, "a1|v1", px=2000)
+        before()
+        with after_first(self.client, between):
+            self.replace(self.client, self.key, "a1", "v2", 1500)
+        token, _, value = str(self.client.get(self.key) or "").partition("|")
+        return token, value
+
+    def _is_an_entry(self) -> bool:
+        tokens = {self._left()[0], self._left()[0]}
+        if len(tokens - {"a1", ""}) != 2:
+            raise AssertionError(f"the tokens of two new entries are {', '.join(sorted(tokens))}")
+        left = self.client.pttl(self.key)
+        if not 0 < left <= 1500:
+            raise AssertionError("it has no end" if left == -1 else f"it has {left} ms left")
+        return True
+
+    def _keeps_its_own(self) -> bool:
+        return self._stays(self._load_anew, "b2|v1")
+
+    def _keeps_it_between(self) -> bool:
+        self._holds("b2|v1", self._left(between=self._load_anew))
+        return self._holds("", self._left(between=self._delete))
+
+    def _stays(self, came: Callable[[], object], held: str) -> bool:
+        return self._holds(held, self._left(came))
+
+    def _holds(self, held: str, seen: tuple[str, str]) -> bool:
+        if "|".join(seen).strip("|") != held:
+            raise AssertionError(f"the key then holds {seen[1] or 'nothing'}")
+        return True
+
+    def _delete(self) -> None:
+        self.client.delete(self.key)
+
+    def _load_anew(self) -> None:
+        self.client.set(self.key, "b2|v1", px=2000)
+
+
+def ages(
+    ttl: float, grace: float, load: int, gap: int, dies: float = math.inf, until: int = 4000
+) -> list[float]:
+    """Return how old each answer of a refresh-ahead is, for a key that is read again and again.
+
+    A simulation, in seconds: no clock runs. Reads come as late as they may, nearly a gap after the
+    value was stored. It ends with the first reader who would have to wait.
+
+    Args:
+        ttl: Seconds after which the next reader begins a refresh.
+        grace: Seconds that the value may be served after that.
+        load: Seconds that a load takes.
+        gap: Seconds between two reads.
+        dies: When the database dies: refreshes that begin then or later never end.
+        until: How many seconds are simulated.
+    """
+    stored, ends = 0.0, math.inf
+    seen = list[float]()
+    is_loading = False
+    for number in range(until // gap):
+        at = gap * (number + LATE)
+        if at > ends:
+            stored, ends, is_loading = ends, math.inf, False
+        if at - stored >= ttl + grace:
+            break
+        seen.append(at - stored)
+        if at - stored >= ttl and not is_loading:
+            is_loading = True
+            ends = at + load if at < dies else math.inf
+    return seen
 
 
 def race(
