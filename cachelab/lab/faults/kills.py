@@ -14,12 +14,12 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import redis
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 
 from cachelab import _check
 from cachelab._secret import Secret
@@ -28,6 +28,7 @@ from cachelab.database import UserDatabase
 from cachelab.errors import CachelabError
 from cachelab.server.process import GuardedProcess
 from cachelab.server.server import Server
+from cachelab.writes import Worker, WriteBehind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,24 +39,68 @@ Message = tuple[str, str, str]  # its own id, the row's id, the value
 # Where a worker that holds messages may be killed.
 POINTS = ("before commit", "after commit", "before acknowledge", "after acknowledge")
 NAME, GROUP = "cachelab:kills", "rows"
+STREAM = f"{{{NAME}}}:stream"  # of the WriteBehind of this name
 BATCH = 50  # messages that a worker takes at most
 MOST = 100  # messages that a stream with MAXLEN keeps
 NEVER = 3600.0  # seconds until a worker takes over what a dead one held
+COLUMNS = ["at", "acknowledged", "applied", "in Redis", "lost"]
+LAST = 20.0  # seconds that are looked back on
 PATIENCE = 60.0  # seconds for a worker to be killed or done; it takes a tenth of one
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS cachelab_journal (id TEXT)",
     "CREATE TABLE IF NOT EXISTS cachelab_seen (message TEXT PRIMARY KEY)",
 )
-_ROW = text(
-    "INSERT INTO cachelab_users (id, value) VALUES (:id, :value) "
-    "ON CONFLICT (id) DO UPDATE SET value = excluded.value"
-)
 _JOURNAL = text("INSERT INTO cachelab_journal (id) VALUES (:id)")
 _SEEN = text("INSERT INTO cachelab_seen (message) VALUES (:message) ON CONFLICT DO NOTHING")
 _LAST = text("SELECT MAX(message) FROM cachelab_seen")
-_ROWS = text("SELECT id FROM cachelab_users")
+_IDS = text("SELECT id FROM cachelab_users")
 _DOUBLED = text("SELECT COUNT(*) - COUNT(DISTINCT id) FROM cachelab_journal")
+
+
+class Rows(UserDatabase):
+    """A SQLite file with the rows, and with a journal of each time that one was written.
+
+    Args:
+        folder: Where the file is.
+        reach: Told when a transaction that wrote rows is before its commit, and after it.
+    """
+
+    def __init__(self, folder: str, reach: Reach = lambda point: None) -> None:
+        super().__init__(f"sqlite:///{folder}/rows.db", latency=0, connections=2)
+        self.reach = reach
+        self._has_written = False
+        with super().transaction() as connection:
+            for table in _TABLES:
+                connection.execute(text(table))
+
+    @contextlib.contextmanager
+    def transaction(self, patience: float = 5.0) -> Iterator[Connection]:
+        """Run statements as one."""
+        self._has_written = False
+        with super().transaction(patience) as connection:
+            yield connection
+            if self._has_written:
+                self.reach("before commit")
+        if self._has_written:
+            self.reach("after commit")
+
+    def write(self, connection: Connection, rows: Mapping[str, str | None]) -> None:
+        """Write rows, and note in the same transaction that they were written once more."""
+        super().write(connection, rows)
+        self._has_written = True
+        for id in rows:
+            connection.execute(_JOURNAL, {"id": id})
+
+    def ids(self) -> set[str]:
+        """Return the ids of all rows."""
+        with self._engine.connect() as connection:
+            return set(connection.execute(_IDS).scalars())
+
+    def doubled(self) -> int:
+        """Return how often a row was written that had been written before."""
+        with self._engine.connect() as connection:
+            return connection.execute(_DOUBLED).scalar_one()
 
 
 class Form(Protocol):
@@ -67,14 +112,14 @@ class Form(Protocol):
     def waiting(self) -> set[str]:
         """Return the ids of the rows whose writes Redis still keeps for a worker."""
 
-    def work(self, database: str, reach: Reach, claim_after: float) -> Iterator[int]:
+    def work(self, rows: Rows, claim_after: float) -> Iterator[int]:
         """Apply batch after batch, and yield how many messages each had."""
 
 
 class Listed:
     """Writes wait in a list, and a worker pops them: from then on it alone knows of them."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: Any) -> None:
         self.client = client
 
     def put(self, id: str, value: str) -> None:
@@ -83,18 +128,14 @@ class Listed:
     def waiting(self) -> set[str]:
         return {json.loads(each)[0] for each in self.client.lrange(NAME, 0, -1)}
 
-    def work(self, database: str, reach: Reach, claim_after: float) -> Iterator[int]:
-        engine = create_engine(database)
+    def work(self, rows: Rows, claim_after: float) -> Iterator[int]:
         while True:
-            reach("before acknowledge")
+            rows.reach("before acknowledge")
             taken = self.client.lpop(NAME, BATCH) or []
-            reach("after acknowledge")
+            rows.reach("after acknowledge")
             if taken:
-                with engine.begin() as connection:
-                    for id, value in map(json.loads, taken):
-                        store(connection, id, value)
-                    reach("before commit")
-                reach("after commit")
+                with rows.transaction() as connection:
+                    rows.write(connection, dict(map(json.loads, taken)))
             yield len(taken)
 
 
@@ -110,40 +151,29 @@ class Streamed:
     """
 
     def __init__(
-        self, client: redis.Redis, early: bool = False, remember: str = "", most: int | None = None
+        self, client: Any, early: bool = False, remember: str = "", most: int | None = None
     ) -> None:
         self.client, self.early, self.remember, self.most = client, early, remember, most
-        with contextlib.suppress(redis.ResponseError):  # the group is there
-            client.xgroup_create(NAME, GROUP, "0", mkstream=True)
+        _begin(client, NAME)
 
     def put(self, id: str, value: str) -> None:
         self.client.xadd(NAME, {"id": id, "value": value}, maxlen=self.most, approximate=False)
 
     def waiting(self) -> set[str]:
-        held = self.client.xpending_range(NAME, GROUP, "-", "+", 100_000)
-        pending = {one["message_id"] for one in held}
-        read = self.client.xinfo_groups(NAME)[0]["last-delivered-id"]
-        first = min(pending, key=_padded, default=f"({read}")  # ( stands for: after it
-        return {
-            fields["id"]
-            for message, fields in self.client.xrange(NAME, first)
-            if message in pending or _padded(message) > _padded(read)
-        }
+        return _unacknowledged(self.client, NAME)
 
-    def work(self, database: str, reach: Reach, claim_after: float) -> Iterator[int]:
-        engine, me = create_engine(database), f"worker-{os.getpid()}"
+    def work(self, rows: Rows, claim_after: float) -> Iterator[int]:
+        me = f"worker-{os.getpid()}"
         while True:
             taken = self._read(me) or self._claim(me, claim_after)
             if taken and self.early:
-                self._acknowledge(taken, reach)
+                self._acknowledge(taken, rows.reach)
             if taken:
-                with engine.begin() as connection:
-                    for _, id, value in self._new(connection, taken):
-                        store(connection, id, value)
-                    reach("before commit")
-                reach("after commit")
+                with rows.transaction() as connection:
+                    new = self._new(connection, taken)
+                    rows.write(connection, {id: value for _, id, value in new})
             if taken and not self.early:
-                self._acknowledge(taken, reach)
+                self._acknowledge(taken, rows.reach)
             yield len(taken)
 
     def _read(self, me: str) -> list[Message]:
@@ -169,25 +199,51 @@ class Streamed:
         return [one for one, is_new in zip(later, seen, strict=True) if is_new]
 
 
-FORMS: dict[str, Callable[[redis.Redis], Form]] = {
+class Behind:
+    """Writes wait in the stream of a `WriteBehind`, for a `Worker`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.put = WriteBehind[str](client, NAME).put
+        _begin(client, STREAM)
+
+    def waiting(self) -> set[str]:
+        return _unacknowledged(self.client, STREAM)
+
+    def work(self, rows: Rows, claim_after: float) -> Iterator[int]:
+        soon = max(claim_after, 0.001)
+        worker = _Worker(self.client, rows, NAME, GROUP, batch=BATCH, claim_after=soon)
+        worker.reach = rows.reach
+        while True:
+            done = worker.step()
+            yield done.read + done.claimed
+
+
+class _Worker(Worker):
+    """A worker that says how far it is."""
+
+    reach: Reach
+
+    def _acknowledge(self, messages: Sequence[Any]) -> None:
+        self.reach("before acknowledge")
+        super()._acknowledge(messages)
+        self.reach("after acknowledge")
+
+
+FORMS: dict[str, Callable[[Any], Form]] = {
     "a list, popped": Listed,
     "acknowledged first": partial(Streamed, early=True),
     "not idempotent": Streamed,
     "last id": partial(Streamed, remember="last"),
     "MAXLEN": partial(Streamed, remember="each", most=MOST),
+    "WriteBehind": Behind,
 }
-
-
-def store(connection: Connection, id: str, value: str) -> None:
-    """Write a row, and in the same transaction that it was written once more."""
-    connection.execute(_ROW, {"id": id, "value": value})
-    connection.execute(_JOURNAL, {"id": id})
 
 
 def work(
     form: str,
     url: str,
-    database: str,
+    folder: str,
     point: str = "",
     pause: float = 0.0,
     claim_after: float = NEVER,
@@ -198,7 +254,7 @@ def work(
     Args:
         form: One of `FORMS`.
         url: The server's.
-        database: The URL of a database that `Rows` prepared.
+        folder: Where the database of the `Rows` is.
         point: One of `POINTS`, at which this process kills itself as soon as it gets there.
         pause: Seconds that the database takes for a commit.
         claim_after: Seconds after which messages that a dead worker held are taken over.
@@ -211,39 +267,11 @@ def work(
         if at == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for count in FORMS[form](connect(url)).work(database, reach, claim_after):
+    for count in FORMS[form](connect(url)).work(Rows(folder, reach), claim_after):
         if not count and drain:
             break
         if not count:
             time.sleep(0.01)
-
-
-class Rows:
-    """The database of the rows, a private SQLite file, and what can be counted there."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="cachelab-kills-")
-        with UserDatabase(f"sqlite:///{self._folder.name}/rows.db", latency=0) as users:
-            self.url = users.url  # it made the table
-        self._engine = create_engine(self.url)
-        with self._engine.begin() as connection:
-            for table in _TABLES:
-                connection.execute(text(table))
-
-    def ids(self) -> set[str]:
-        """Return the ids of all rows."""
-        with self._engine.begin() as connection:
-            return set(connection.execute(_ROWS).scalars())
-
-    def doubled(self) -> int:
-        """Return how often a write was applied that had been applied before."""
-        with self._engine.begin() as connection:
-            return connection.execute(_DOUBLED).scalar_one()
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._engine.dispose()
-        self._folder.cleanup()
 
 
 class Fate(NamedTuple):
@@ -281,9 +309,9 @@ def killed(form: str, kills: int = 20, each: int = 10) -> Fate:
     _check.choice("form", form, tuple(FORMS))
     kills = _check.whole("kills", kills, least=0)
     each = _check.whole("each", each, least=1, most=BATCH)
-    with Server() as server, contextlib.closing(Rows()) as rows:
+    with Server() as server, tempfile.TemporaryDirectory() as folder, Rows(folder) as rows:
         writes, acknowledged = FORMS[form](connect(server.url)), 0
-        where = {"form": form, "url": server.url, "database": rows.url}
+        where = {"form": form, "url": server.url, "folder": folder}
         for kill in range(kills):
             for _ in range(each):
                 acknowledged += 1
@@ -313,13 +341,16 @@ class Writers:
         _check.choice("form", form, tuple(FORMS))
         self.acknowledged = self.refused = self.lost = 0
         self._every = 1 / _check.number("rate", rate, above=0)
-        self.server, self._rows = Server().start(), Rows()
+        self.server = Server().start()
+        self._folder = tempfile.TemporaryDirectory(prefix="cachelab-kills-")
+        self._rows = Rows(self._folder.name)
         self._form = FORMS[form](connect(self.server.url))
-        how = {"form": form, "url": self.server.url, "database": self._rows.url}
-        how |= {"pause": _check.wait("pause", pause), "claim_after": 1.0}
-        self._orders = Secret(json.dumps(how))
+        where = {"form": form, "url": self.server.url, "folder": self._folder.name}
+        how = {"pause": _check.wait("pause", pause), "claim_after": 1.0}
+        self._orders = Secret(json.dumps(where | how))
         self._worker = GuardedProcess([sys.executable, "-m", "cachelab.lab.faults.kills"])
         self._seen: deque[tuple[float, int, int, int, int]] = deque(maxlen=1000)
+        self._see(time.perf_counter(), 0, 0)
         self._lock, self._over = threading.Lock(), threading.Event()
         self._writer = threading.Thread(target=self._write_on, daemon=True)
         self._writer.start()
@@ -342,23 +373,23 @@ class Writers:
             known = self._form.waiting() | self._rows.ids()
             self.lost = sum(f"row-{n}" not in known for n in range(1, self.acknowledged + 1))
 
-    def recent(self, last: float = 20.0) -> "pd.DataFrame":
+    def recent(self, last: float = LAST) -> "pd.DataFrame":
         """Look, and return what was seen in the ``last`` seconds.
 
         Returns:
-            DataFrame(at, writes, count): at counts back from now; writes is "acknowledged",
-            "applied", "in Redis" or "lost".
+            DataFrame(at, acknowledged, applied, in Redis, lost): at counts back from now. The first
+            row is what was so when the ``last`` seconds began.
         """
         import pandas as pd
 
         _check.number("last", last, above=0)
         with self._lock:
             waiting, now = len(self._form.waiting()), time.perf_counter()
-            applied = len(self._rows.ids())
-            self._seen.append((now, self.acknowledged, applied, waiting, self.lost))
-        columns = ["at", "acknowledged", "applied", "in Redis", "lost"]
-        df = pd.DataFrame(list(self._seen), columns=columns).assign(at=lambda df: df["at"] - now)
-        return df[df["at"] > -last].melt("at", var_name="writes", value_name="count")
+            self._see(now, len(self._rows.ids()), waiting)
+        df = pd.DataFrame(list(self._seen), columns=COLUMNS).assign(at=lambda df: df["at"] - now)
+        return df[df["at"].shift(-1, fill_value=0) > -last].assign(
+            at=lambda df: df["at"].clip(lower=-last)
+        )
 
     def close(self) -> None:
         """End the writer, the worker and the server, and remove the database."""
@@ -367,6 +398,10 @@ class Writers:
         self._worker.end()
         self.server.stop()
         self._rows.close()
+        self._folder.cleanup()
+
+    def _see(self, at: float, applied: int, waiting: int) -> None:
+        self._seen.append((at, self.acknowledged, applied, waiting, self.lost))
 
     def _write_on(self) -> None:
         while not self._over.wait(self._every):
@@ -389,6 +424,25 @@ def _ended(status: int, **how: Any) -> None:
             child.hear(PATIENCE)
         if (ended := child.kill()) != status:
             raise CachelabError(f"A worker ended with status {ended}, not {status}: {how['form']}")
+
+
+def _begin(client: Any, stream: str) -> None:
+    """Let a group read a stream from its begin on, if it does not yet."""
+    with contextlib.suppress(redis.ResponseError):
+        client.xgroup_create(stream, GROUP, "0", mkstream=True)
+
+
+def _unacknowledged(client: Any, stream: str) -> set[str]:
+    """Return the rows of a stream's messages that its group has not read, or not acknowledged."""
+    held = client.xpending_range(stream, GROUP, "-", "+", 100_000)
+    pending = {one["message_id"] for one in held}
+    read = client.xinfo_groups(stream)[0]["last-delivered-id"]
+    first = min(pending, key=_padded, default=f"({read}")  # ( stands for: after it
+    return {
+        fields["id"]
+        for message, fields in client.xrange(stream, first)
+        if message in pending or _padded(message) > _padded(read)
+    }
 
 
 def _messages(entries: list[tuple[str, dict[str, str]]]) -> list[Message]:
