@@ -6,11 +6,17 @@ Those that write behind derive from `ByHand`, which holds every promise, or do a
 import json
 import os
 import sqlite3
+import threading
+import time
+import uuid
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 
 import redis
+from broken_caches import Recipe
 
 import cachelab as cl
+from cachelab.writes import RefreshAhead
 
 STREAM, GROUP, BATCH, TRIES = "writes", "rows", 50, 5
 UPSERT = """INSERT INTO cachelab_users VALUES (?, ?)
@@ -317,6 +323,200 @@ class KeepsCopies(ByHand):
         return json.loads(copy)
 
 
+# Writing to the database at once
+
+
+class Around(cl.CacheAside):
+    """Our cache-aside, and the row before the delete: it holds every promise."""
+
+    settings = {}
+
+    def __init__(self, url, load, store, ttl):
+        self.store, self.client = store, cl.connect(url, check=False)
+        super().__init__(self.client, load=load, **{"ttl": ttl} | self.settings)
+
+    def put(self, id, value):
+        self.store(id, value)
+        self.invalidate(id)
+
+
+class LeavesTheCache(Around):
+    def put(self, id, value):
+        self.store(id, value)
+
+
+class CacheFirst(Around):
+    def put(self, id, value):
+        self.client.set(f"cache:{id}", json.dumps(value), px=60_000)
+        super().put(id, value)
+
+
+class StoresLater(Around):
+    """The common write-through: what it has committed, as soon as it comes to that."""
+
+    def put(self, id, value):
+        self.store(id, value)
+        self.client.set(f"cache:{id}", json.dumps(value), px=60_000)
+
+
+class WithoutLeases(Around):
+    """The common recipe, whose loads store what they have read, however late."""
+
+    get = Recipe.get
+    key = Recipe.key
+    missing_ttl = 30_000
+
+    def __init__(self, url, load, store, ttl):
+        super().__init__(url, load, store, ttl)
+        self.load, self.ttl = load, round(1000 * ttl)
+
+    def invalidate(self, id):
+        self.client.delete(id)
+
+
+class OldForEver(Around):
+    settings = {"ttl": 10**6}
+
+
+class SwallowsLostDeletes(Around):
+    def put(self, id, value):
+        with suppress(cl.CachelabError):
+            super().put(id, value)
+
+
+# Refreshing ahead
+
+
+class AheadByHand:
+    """What is refreshed ahead as a learner may write it; it holds every promise of its kind."""
+
+    lease = 1.0
+    compare = "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return end "
+    replace = "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])"
+
+    def __init__(self, url, load, ttl, grace):
+        self.client, self.load = cl.connect(url, check=False), load
+        self.grace, self.whole = round(1000 * grace), round(1000 * (ttl + grace))
+        self.known = {}  # which refreshes are under way, and until when that is believed
+
+    def get(self, id):
+        text, left = self.read(id)
+        if text is None:
+            return self.fetch(id)
+        if self.is_old(text, left):
+            self.refresh(id, text)
+        return json.loads(text)["value"]
+
+    def read(self, id):
+        return self.client.pipeline(transaction=False).get(id).pttl(id).execute()
+
+    def is_old(self, text, left):
+        return left < self.grace
+
+    def refresh(self, id, text):
+        if time.monotonic() < self.known.get(text, 0):
+            return
+        self.known[text] = time.monotonic() + self.lease
+        if self.client.set(f"claim:{text}", 1, nx=True, px=round(1000 * self.lease)):
+            self.begin(id, text)
+
+    def begin(self, id, text):
+        threading.Thread(target=self.fetch_apart, args=(id, text), daemon=True).start()
+
+    def fetch_apart(self, id, text):
+        with suppress(LookupError):
+            self.fetch(id, text)
+
+    def fetch(self, id, text=""):
+        value = self.load(id)
+        self.client.eval(self.compare + self.replace, 1, id, text, self.entry(value), self.whole)
+        return value
+
+    def entry(self, value):
+        return json.dumps({"value": value, "token": uuid.uuid4().hex})
+
+    def invalidate(self, id):
+        self.client.delete(id)
+
+
+class WaitsForItsRefresh(AheadByHand):
+    begin = AheadByHand.fetch_apart
+
+
+class EachRefreshes(AheadByHand):
+    refresh = AheadByHand.begin
+
+
+class NeverRefreshes(AheadByHand):
+    def is_old(self, text, left):
+        return False
+
+
+class RefreshesOnce(AheadByHand):
+    """Forgets that what was refreshed is to be refreshed again."""
+
+    def refresh(self, id, text):
+        if id not in self.known:
+            self.known[id] = True
+            self.begin(id, text)
+
+
+class GivesErrors(AheadByHand):
+    begin = AheadByHand.fetch
+
+
+class TooOld(AheadByHand):
+    def __init__(self, url, load, ttl, grace):
+        super().__init__(url, load, ttl, grace)
+        self.grace, self.whole = self.grace + 10**6, self.whole + 10**6
+
+
+class CountsNothing(RefreshAhead):
+    def __init__(self, url, load, ttl, grace):
+        super().__init__(cl.connect(url, check=False), load=load, ttl=ttl, grace=grace)
+
+    @property
+    def stats(self):
+        return replace(super().stats, stale=0)
+
+
+class StoresWhateverHappened(AheadByHand):
+    compare = ""
+
+
+class ComparesValues(AheadByHand):
+    def entry(self, value):
+        return json.dumps({"value": value})
+
+
+class AsksForTheAge(AheadByHand):
+    def read(self, id):
+        return self.client.get(id), self.client.pttl(id)
+
+
+class RefreshesAll(AheadByHand):
+    """Has a timer for each id, read or not."""
+
+    def fetch(self, id, text=""):
+        timer = threading.Timer((self.whole - self.grace) / 1000, self.fetch, (id,))
+        timer.daemon = True
+        timer.start()
+        return super().fetch(id, text)
+
+
+class ReadsTheClock(AheadByHand):
+    def is_old(self, text, left):
+        return time.time() > json.loads(text)["until"]
+
+    def entry(self, value):
+        until = time.time() + (self.whole - self.grace) / 1000
+        return json.dumps({"value": value, "until": until, "token": uuid.uuid4().hex})
+
+
+class ClaimsForEver(AheadByHand):
+    lease = 10**6
+
+
 BEHIND = {
     "puts_are_applied": [AppliesOneOfABatch],
     "texts_arrive_exactly": [EmptyIsGone],
@@ -336,3 +536,29 @@ BEHIND = {
     "older_puts_do_not_come_back": [ForgetsByRow],
     "applied_puts_are_seen": [KeepsCopies],
 }
+
+DIRECT = {
+    "puts_are_seen": [LeavesTheCache],
+    "refused_puts_are_not_read": [CacheFirst],
+    "writers_end_alike": [StoresLater],
+    "overtaken_by_puts": [WithoutLeases],
+    "dead_writers_leave_little": [OldForEver],
+    "puts_without_redis_are_said": [SwallowsLostDeletes],
+}
+AHEAD = {
+    "readers_do_not_wait": [WaitsForItsRefresh],
+    "refreshes_are_made_once": [EachRefreshes],
+    "refreshes_arrive": [NeverRefreshes],
+    "refreshes_go_on": [RefreshesOnce],
+    "old_values_bridge_failures": [GivesErrors],
+    "nothing_is_older_than_ttl_and_grace": [TooOld],
+    "failing_refreshes_are_spread": [EachRefreshes],
+    "old_values_are_counted": [CountsNothing],
+    "invalidate_wins_over_refreshes": [StoresWhateverHappened],
+    "values_that_come_back_are_told_apart": [ComparesValues],
+    "hits_are_one_round_trip": [AsksForTheAge],
+    "cold_keys_are_left_alone": [RefreshesAll],
+    "clocks_may_be_wrong": [ReadsTheClock],
+    "dead_refreshers_are_replaced": [ClaimsForEver],
+}
+BROKEN = {"write-behind": BEHIND, "write-through": DIRECT, "refresh-ahead": AHEAD}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cachelab.lab.contract.failpoints import REFUSED
 from cachelab.lab.contract.promises import promise
 from cachelab.lab.contract.trial import Blocking, Broken, NotApplicable, expect, same
-from cachelab.lab.contract.workers import CLAIM_AFTER, POISON, BehindBench, mark
+from cachelab.lab.contract.workers import AT_REST, CLAIM_AFTER, POISON, BehindBench, mark
 
 FULL = 20  # messages that may wait where a stream is filled
 AT_ONCE = 3  # puts between two kills
@@ -71,7 +71,7 @@ def _with_kills(trial: BehindBench) -> dict[str, str | None]:
     wanted: dict[str, str | None] = {}
     for point in ("commit", "committed", "ack", "acked"):
         wanted |= _put(cache, {f"{point} {n}": f"{point} {n}" for n in range(AT_ONCE)})
-        with trial.worker(point, "SIGKILL") as worker:
+        with trial.worker((point, "SIGKILL")) as worker:
             worker.ended()
     return wanted
 
@@ -80,7 +80,7 @@ def _with_kills(trial: BehindBench) -> dict[str, str | None]:
 def late_claims_are_applied(trial: BehindBench) -> None:
     cache = trial.make_behind()
     wanted = _put(cache, {f"first {n}": f"first {n}" for n in range(AT_ONCE)})
-    with trial.worker("begin", "SIGKILL") as first:
+    with trial.worker(("begin", "SIGKILL")) as first:
         first.ended()
     wanted |= _put(cache, {f"later {n}": f"later {n}" for n in range(AT_ONCE)})
     with trial.worker(claim_after=4 * CLAIM_AFTER):  # it has time for what is new before it claims
@@ -90,19 +90,20 @@ def late_claims_are_applied(trial: BehindBench) -> None:
 @promise("two workers that hold one message apply it once", "write-behind")
 def two_workers_apply_once(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    with trial.worker("begin", "SIGSTOP") as first:
+    with trial.worker(("begin", "SIGSTOP")) as first:
         wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
         first.stopped()
         with trial.worker():
             trial.wait_for(wanted)
         first.resume()
+        first.worked()
     trial.settle(wanted)
 
 
 @promise("a worker that was stopped for a while brings no older put back", "write-behind")
 def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    with trial.worker("begin", "SIGSTOP") as first:
+    with trial.worker(("begin", "SIGSTOP")) as first:
         _put(cache, dict.fromkeys(("ada", "bob"), "old"))
         _put(cache, {"eve": None})
         first.stopped()
@@ -110,6 +111,7 @@ def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
         with trial.worker(claim_after=60):  # what the other holds is not claimed: it comes late
             _work_until(trial, lambda: "eve" in trial.ledger.rows(), "a new put is not applied")
         first.resume()
+        first.worked()
     with trial.worker():
         trial.wait_for(wanted)
 
@@ -226,13 +228,13 @@ def own_writes_are_read(trial: BehindBench) -> None:
 @promise("while a put waits, no get goes back to the one before", "write-behind")
 def older_puts_do_not_come_back(trial: BehindBench) -> None:
     cache = trial.reading()
-    with trial.worker("committed", "SIGSTOP") as worker:
+    with trial.worker(("committed", "SIGSTOP"), ("begin", "SIGKILL")) as worker:
         wanted = _put(cache, {"ada": "old"})
         worker.stopped()  # the message is applied, and not acknowledged
         wanted |= _put(cache, {"ada": "new"})
-        with trial.ledger.locked():
-            worker.resume()
-            same(cache.get("ada"), mark("new"), "a read after the put before was acknowledged")
+        worker.resume()
+        worker.ended()  # when it comes to apply the next
+        same(cache.get("ada"), mark("new"), "a read after the put before was acknowledged")
     trial.settle(wanted)
     same(cache.get("ada"), mark("new"), "a read of what was applied")
 
@@ -256,8 +258,14 @@ def _put(cache: Blocking, values: dict[str, str | None]) -> dict[str, str | None
 
 
 def _work_through(trial: BehindBench) -> None:
-    """Wait until no message waits."""
-    _work_until(trial, lambda: not trial.waiting(), "messages wait still")
+    """Wait until no message waits, or, where no group can tell, for a while."""
+    until = time.monotonic() + AT_REST
+
+    def is_through() -> bool:
+        waiting = trial.waiting()
+        return waiting == 0 or waiting is None and time.monotonic() > until
+
+    _work_until(trial, is_through, "messages wait still")
 
 
 def _work_until(trial: BehindBench, condition: Callable[[], bool], otherwise: str) -> None:

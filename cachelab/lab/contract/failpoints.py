@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MARK = b"mark:"  # what the values of a trial begin with, by which a message is known
@@ -22,17 +22,16 @@ _LOADED = re.compile(rb"LOAD\r\n\$\d+\r\n(.*)\r\n$", re.DOTALL | re.IGNORECASE)
 
 
 class Failpoints:
-    """Put the points into this process, and act once where one of them is reached.
+    """Put the points into this process, and act where they are reached, in their order.
 
     Args:
-        point: One of `POINTS`: before the transaction that writes, before and after its commit,
-            before and after the messages are acknowledged. "" for none.
-        act: What is called there.
+        acts: What is called at which of `POINTS`: before the transaction that writes, before and
+            after its commit, before and after the messages are acknowledged.
         refused: Where each statement that the database refused is noted, by a byte; a file.
     """
 
-    def __init__(self, point: str, act: Callable[[], object], refused: str):
-        self._point, self._act = point, act
+    def __init__(self, acts: Iterable[tuple[str, Callable[[], object]]], refused: str):
+        self._acts = list(acts)
         self._has_read = False
         self._acking: set[int] = set()  # sockets whose reply is to an acknowledgement
         self._scripts: set[bytes] = set()  # the names of those that acknowledge
@@ -45,9 +44,8 @@ class Failpoints:
 
     def reach(self, point: str) -> None:
         """Say that the process has come to a point."""
-        if self._has_read and point == self._point:
-            self._point = ""
-            self._act()
+        if self._has_read and self._acts and point == self._acts[0][0]:
+            self._acts.pop(0)[1]()
 
     def refuse(self) -> None:
         """Note that the database has refused a statement."""

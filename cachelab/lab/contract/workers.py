@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Self
@@ -125,12 +125,13 @@ class BehindBench(Bench):
             raise NotApplicable("a write-behind without get")
         return made
 
-    def worker(self, point: str = "", act: str = "", claim_after: float = CLAIM_AFTER) -> "Worker":
+    def worker(self, *acts: tuple[str, str], claim_after: float = CLAIM_AFTER) -> "Worker":
         """Return a worker, in a process of its own until the block ends.
 
-        point: One of `POINTS`, where it acts once; act: "SIGKILL" or "SIGSTOP".
+        acts: Where it is killed or stopped, in this order, each once: one of `POINTS`, and
+            "SIGKILL" or "SIGSTOP".
         """
-        return Worker(self, point, act, claim_after)
+        return Worker(self, acts, claim_after)
 
     def settle(self, wanted: Mapping[str, str | None]) -> None:
         """Have one more worker do what is left, and see the rows that were put, each written once.
@@ -204,11 +205,10 @@ class BehindBench(Bench):
 
 
 class Worker:
-    """A process that calls ``work()`` for ever, until its point is reached or the block ends."""
+    """A process that calls ``work()`` again and again, until it is killed or the block ends."""
 
-    def __init__(self, trial: BehindBench, point: str, act: str, claim_after: float):
-        self._trial, self._point, self._act = trial, point, act
-        self._claim_after = claim_after
+    def __init__(self, trial: BehindBench, acts: Iterable[tuple[str, str]], claim_after: float):
+        self._trial, self._acts, self._claim_after = trial, acts, claim_after
         self._was_stopped = self._is_over = False
 
     def __enter__(self) -> Self:
@@ -226,13 +226,16 @@ class Worker:
                 self._hear(WHILE)
         self._child.kill()
 
-    def ended(self) -> None:
-        """Wait until it was killed at its point, or has nothing left to do."""
+    def ended(self) -> bool:
+        """Wait until it was killed, or has nothing left to do; say whether it was killed."""
         until = time.monotonic() + self._trial.patience
-        with suppress(EOFError):
+        try:
             while self._trial.waiting() != 0 and time.monotonic() < until:
                 with suppress(TimeoutError):
                     self._hear(LOOK_EVERY)
+        except EOFError:
+            return self._child.kill() == -signal.SIGKILL
+        return False
 
     def stopped(self) -> None:
         """Wait until it was stopped at its point."""
@@ -240,8 +243,11 @@ class Worker:
         os.waitpid(self._child.pid, os.WUNTRACED)  # it says so a moment before
 
     def resume(self) -> None:
-        """Let it go on from where it was stopped, and wait until it has worked."""
+        """Let it go on from where it was stopped."""
         os.kill(self._child.pid, signal.SIGCONT)
+
+    def worked(self) -> None:
+        """Wait until it has done what it was stopped at."""
         self._expect("worked", "goes on when it was stopped for a while")
 
     def _expect(self, word: str, what: str) -> None:
@@ -261,7 +267,8 @@ class Worker:
     def _work(self, say: Say) -> None:
         """Build the class in this process, and work."""
         logging.disable(logging.CRITICAL)  # what it says is no part of a verdict
-        Failpoints(self._point, partial(self._reached, say), self._trial.ledger.refused)
+        acts = [(point, partial(self._reached, say, act)) for point, act in self._acts]
+        Failpoints(acts, self._trial.ledger.refused)
         loop = asyncio.new_event_loop()
 
         async def build() -> Any:
@@ -288,8 +295,8 @@ class Worker:
     def _end(self, *_: object) -> None:
         self._is_over = True
 
-    def _reached(self, say: Say) -> None:
-        if self._act == "SIGSTOP":
+    def _reached(self, say: Say, act: str) -> None:
+        if act == "SIGSTOP":
             self._was_stopped = True
             say("stopped")
-        os.kill(os.getpid(), signal.Signals[self._act])
+        os.kill(os.getpid(), signal.Signals[act])
