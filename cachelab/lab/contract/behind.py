@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cachelab.lab.contract.failpoints import REFUSED
 from cachelab.lab.contract.promises import promise
 from cachelab.lab.contract.trial import Blocking, Broken, NotApplicable, expect, same
-from cachelab.lab.contract.workers import AT_REST, CLAIM_AFTER, POISON, BehindBench, mark
+from cachelab.lab.contract.workers import AT_REST, CLAIM_AFTER, POISON, BehindBench
 
 FULL = 20  # messages that may wait where a stream is filled
 AT_ONCE = 3  # puts between two kills
@@ -18,14 +18,14 @@ IDS = ["a b", "a\nb", "a\r\nXADD", "*", "{a}", "a:b", "e\u0301", "A", "a", "x" *
 @promise("what put has acknowledged is in the rows when a worker has worked", "write-behind")
 def puts_are_applied(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(100)})
+    wanted = trial.put(cache, {f"u{n}": f"value {n}" for n in range(100)})
     trial.settle(wanted)
 
 
 @promise("texts arrive exactly, whatever is in them or in the id", "write-behind")
 def texts_arrive_exactly(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    wanted = _put(cache, {id: f"value of {id}" for id in IDS})
+    wanted = trial.put(cache, {id: f"value of {id}" for id in IDS})
     for number, text in enumerate(TEXTS):
         cache.put(f"text {number}", text)
         wanted[f"text {number}"] = text
@@ -45,9 +45,8 @@ def batches_keep_order(trial: BehindBench) -> None:
     for number in range(3):
         for id, values in histories.items():
             for value in values[number : number + 1]:
-                cache.put(id, value and mark(value))
-    last = {id: values[-1] and mark(values[-1]) for id, values in histories.items()}
-    trial.settle(last)
+                cache.put(id, value)
+    trial.settle({id: values[-1] for id, values in histories.items()})
 
 
 @promise("a worker that is killed before or after COMMIT or XACK loses nothing", "write-behind")
@@ -70,8 +69,8 @@ def _with_kills(trial: BehindBench) -> dict[str, str | None]:
     cache = trial.make_behind()
     wanted: dict[str, str | None] = {}
     for point in ("commit", "committed", "ack", "acked"):
-        wanted |= _put(cache, {f"{point} {n}": f"{point} {n}" for n in range(AT_ONCE)})
         with trial.worker((point, "SIGKILL")) as worker:
+            wanted |= trial.put(cache, {f"{point} {n}": f"{point} {n}" for n in range(AT_ONCE)})
             worker.ended()
     return wanted
 
@@ -79,10 +78,10 @@ def _with_kills(trial: BehindBench) -> dict[str, str | None]:
 @promise("messages that are claimed when later ones have been applied are applied", "write-behind")
 def late_claims_are_applied(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    wanted = _put(cache, {f"first {n}": f"first {n}" for n in range(AT_ONCE)})
     with trial.worker(("begin", "SIGKILL")) as first:
+        wanted = trial.put(cache, {f"first {n}": f"first {n}" for n in range(AT_ONCE)})
         first.ended()
-    wanted |= _put(cache, {f"later {n}": f"later {n}" for n in range(AT_ONCE)})
+    wanted |= trial.put(cache, {f"later {n}": f"later {n}" for n in range(AT_ONCE)})
     with trial.worker(claim_after=4 * CLAIM_AFTER):  # it has time for what is new before it claims
         trial.wait_for(wanted)
 
@@ -91,7 +90,7 @@ def late_claims_are_applied(trial: BehindBench) -> None:
 def two_workers_apply_once(trial: BehindBench) -> None:
     cache = trial.make_behind()
     with trial.worker(("begin", "SIGSTOP")) as first:
-        wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
+        wanted = trial.put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
         first.stopped()
         with trial.worker():
             trial.wait_for(wanted)
@@ -104,10 +103,10 @@ def two_workers_apply_once(trial: BehindBench) -> None:
 def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
     cache = trial.make_behind()
     with trial.worker(("begin", "SIGSTOP")) as first:
-        _put(cache, dict.fromkeys(("ada", "bob"), "old"))
-        _put(cache, {"eve": None})
+        trial.put(cache, dict.fromkeys(("ada", "bob"), "old"))
+        trial.put(cache, {"eve": None})
         first.stopped()
-        wanted = _put(cache, {"ada": "new", "eve": "new"}) | _put(cache, {"bob": None})
+        wanted = trial.put(cache, {"ada": "new", "eve": "new"}) | trial.put(cache, {"bob": None})
         with trial.worker(claim_after=60):  # what the other holds is not claimed: it comes late
             _work_until(trial, lambda: "eve" in trial.ledger.rows(), "a new put is not applied")
         first.resume()
@@ -119,9 +118,9 @@ def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
 @promise("a put that the database refuses keeps no other from being applied", "write-behind")
 def refused_puts_stop_nobody(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    wanted = _put(cache, {"before": "1", "same": "2"})
+    wanted = trial.put(cache, {"before": "1", "same": "2"})
     cache.put("same", POISON), cache.put("bad", POISON)
-    wanted |= _put(cache, {"after": "3", "same": "4"})
+    wanted |= trial.put(cache, {"after": "3", "same": "4"})
     with trial.worker():
         _work_until(trial, lambda: trial.ledger.rows() == wanted, "others are not applied")
 
@@ -146,7 +145,7 @@ def locked_databases_lose_nothing(trial: BehindBench) -> None:
     cache = trial.make_behind()
     with trial.worker():
         with trial.ledger.locked():
-            wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
+            wanted = trial.put(cache, {f"u{n}": f"value {n}" for n in range(AT_ONCE)})
             time.sleep((TRIES + 3) * CLAIM_AFTER)  # for more tries than a message has
         trial.wait_for(wanted)
 
@@ -157,7 +156,7 @@ def full_streams_refuse(trial: BehindBench) -> None:
     wanted: dict[str, str | None] = {}
     for number in range(2 * FULL):
         try:
-            wanted |= _put(cache, {f"u{number}": f"value {number}"})
+            wanted |= trial.put(cache, {f"u{number}": f"value {number}"})
         except TimeoutError:
             raise
         except Exception:
@@ -166,12 +165,14 @@ def full_streams_refuse(trial: BehindBench) -> None:
     expect(len(wanted) >= FULL / 2, f"{len(wanted)} puts were acknowledged where {FULL} may wait")
     trial.settle(wanted)
     with trial.worker():
-        _work_until(trial, lambda: _there_is_room(cache), "put raises still, and nothing waits")
+        _work_until(
+            trial, lambda: _there_is_room(trial, cache), "put raises still, and nothing waits"
+        )
 
 
-def _there_is_room(cache: Blocking) -> bool:
+def _there_is_room(trial: BehindBench, cache: Blocking) -> bool:
     try:
-        _put(cache, {"later": "there is room again"})
+        trial.put(cache, {"later": "there is room again"})
     except TimeoutError:
         raise
     except Exception:
@@ -182,7 +183,7 @@ def _there_is_room(cache: Blocking) -> bool:
 @promise("a put that Redis did not take raises", "write-behind")
 def lost_puts_are_said(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    _put(cache, {"ada": "Ada"})
+    trial.put(cache, {"ada": "Ada"})
     trial.place.kill()
     error = trial.start(cache.put, "bob", "Bob").exception(trial.patience)
     expect(isinstance(error, Exception), "put returned as if Redis had taken it")
@@ -191,13 +192,13 @@ def lost_puts_are_said(trial: BehindBench) -> None:
 @promise("a message is kept until each group has read it, and not much longer", "write-behind")
 def messages_are_kept_for_each_group(trial: BehindBench) -> None:
     cache = trial.make_behind()
-    trial.settle(_put(cache, {"first": "0"}))
+    trial.settle(trial.put(cache, {"first": "0"}))
     streams = trial.streams()
     if not streams:
         raise NotApplicable("a write-behind without a stream")
     for stream in streams:
         trial.client.xgroup_create(stream, "contract", "$")
-    wanted = _put(cache, {f"u{n}": f"value {n}" for n in range(FULL)})
+    wanted = trial.put(cache, {f"u{n}": f"value {n}" for n in range(FULL)})
     trial.settle(wanted)
     read = [
         (stream, message)
@@ -208,7 +209,7 @@ def messages_are_kept_for_each_group(trial: BehindBench) -> None:
     same(len(read), len(wanted), "messages that another group still finds")
     for stream, message in read:
         trial.client.xack(stream, "contract", message)
-    trial.settle(_put(cache, {"last": "1"}))
+    trial.settle(trial.put(cache, {"last": "1"}))
     kept = sum(map(trial.client.xlen, streams))
     expect(kept < FULL, f"{kept} messages are kept that every group has read and acknowledged")
 
@@ -217,44 +218,38 @@ def messages_are_kept_for_each_group(trial: BehindBench) -> None:
 def own_writes_are_read(trial: BehindBench) -> None:
     cache = trial.reading()
     same(cache.get("ada"), None, "a read of a row that is not there")
-    trial.settle(_put(cache, {"ada": "old", "bob": "old"}))
-    same(cache.get("ada"), mark("old"), "a read of what was applied")
-    wanted = _put(cache, {"ada": "new", "bob": None})
-    same([cache.get("ada"), cache.get("bob")], [mark("new"), None], "reads of what waits")
-    trial.settle(wanted)
-    same([cache.get("ada"), cache.get("bob")], [mark("new"), None], "reads of what was applied")
+    old = trial.put(cache, {"ada": "old", "bob": "old"})
+    trial.settle(old)
+    same({id: cache.get(id) for id in old}, old, "reads of what was applied")
+    new = trial.put(cache, {"ada": "new", "bob": None})
+    same({id: cache.get(id) for id in new}, new, "reads of what waits")
+    trial.settle(new)
+    same({id: cache.get(id) for id in new}, new, "reads of what was applied")
 
 
 @promise("while a put waits, no get goes back to the one before", "write-behind")
 def older_puts_do_not_come_back(trial: BehindBench) -> None:
     cache = trial.reading()
     with trial.worker(("committed", "SIGSTOP"), ("begin", "SIGKILL")) as worker:
-        wanted = _put(cache, {"ada": "old"})
+        trial.put(cache, {"ada": "old"})
         worker.stopped()  # the message is applied, and not acknowledged
-        wanted |= _put(cache, {"ada": "new"})
+        wanted = trial.put(cache, {"ada": "new"})
         worker.resume()
         worker.ended()  # when it comes to apply the next
-        same(cache.get("ada"), mark("new"), "a read after the put before was acknowledged")
+        seen = cache.get("ada")
+        same(seen, wanted["ada"], "a read of what waits, when the put before was acknowledged")
     trial.settle(wanted)
-    same(cache.get("ada"), mark("new"), "a read of what was applied")
+    same(cache.get("ada"), wanted["ada"], "a read of what was applied")
 
 
 @promise("other processes read what was applied, whatever they have cached", "write-behind")
 def applied_puts_are_seen(trial: BehindBench) -> None:
     cache, other = trial.reading(), trial.reading()
-    trial.settle(_put(cache, {"ada": "old"}))
-    same([cache.get("ada"), other.get("ada")], [mark("old")] * 2, "reads of what was applied")
-    trial.settle(_put(cache, {"ada": "new"}))
-    same(trial.reading().get("ada"), mark("new"), "a read by a process that has just begun")
-    same([cache.get("ada"), other.get("ada")], [mark("new")] * 2, "reads of what was applied next")
-
-
-def _put(cache: Blocking, values: dict[str, str | None]) -> dict[str, str | None]:
-    """Put values, each with the mark of a trial; return them as rows."""
-    rows = {id: value and mark(value) for id, value in values.items()}
-    for id, value in rows.items():
-        cache.put(id, value)
-    return rows
+    for value in ("old", "new"):
+        wanted = trial.put(cache, {"ada": value})
+        trial.settle(wanted)
+        seen = [each.get("ada") for each in (cache, other, trial.reading())]
+        same(seen, [wanted["ada"]] * 3, f"reads by three processes of the {value} value")
 
 
 def _work_through(trial: BehindBench) -> None:
@@ -271,6 +266,7 @@ def _work_through(trial: BehindBench) -> None:
 def _work_until(trial: BehindBench, condition: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + trial.patience
     while not condition():
+        trial.see_workers()
         if time.monotonic() > until:
             raise Broken(f"after {trial.patience:g} s {otherwise}")
         time.sleep(0.01)

@@ -1,7 +1,8 @@
 """Points at which a worker ends or stops, without its code knowing: around COMMIT and XACK.
 
 They lie beneath whatever the worker is written with, in the driver of SQLite and in the socket to
-Redis, of this process alone. Nothing happens before the worker has read a message of the trial.
+Redis, of this process alone. Nothing happens before the worker has read a message with a mark, so
+that what it does at first, such as making tables, is done.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
 
-MARK = b"mark:"  # what the values of a trial begin with, by which a message is known
 POINTS = ("begin", "commit", "committed", "ack", "acked")  # of a transaction; of what is read
 BUSY = 0.1  # seconds that a statement waits for a database which is locked
 REFUSED = "the database refuses this value"
@@ -27,11 +27,12 @@ class Failpoints:
     Args:
         acts: What is called at which of `POINTS`: before the transaction that writes, before and
             after its commit, before and after the messages are acknowledged.
+        mark: What is in the message.
         refused: Where each statement that the database refused is noted, by a byte; a file.
     """
 
-    def __init__(self, acts: Iterable[tuple[str, Callable[[], object]]], refused: str):
-        self._acts = list(acts)
+    def __init__(self, acts: Iterable[tuple[str, Callable[[], object]]], mark: str, refused: str):
+        self._acts, self._mark = list(acts), mark.encode()
         self._has_read = False
         self._acking: set[int] = set()  # sockets whose reply is to an acknowledgement
         self._scripts: set[bytes] = set()  # the names of those that acknowledge
@@ -73,7 +74,7 @@ class Failpoints:
                 self._acking.discard(sock.fileno())
                 self.reach("acked")
             data = arguments[0][:received] if isinstance(received, int) else received
-            self._has_read = self._has_read or MARK in bytes(data)
+            self._has_read = self._has_read or self._mark in bytes(data)
             return received
 
         return call

@@ -54,7 +54,8 @@ _BENCHES: dict[str, type[Bench]] = {
     "write-behind": BehindBench,
 }
 _by_kind: dict[str, dict[str, Trial]] = {kind: {} for kind in _BENCHES} | {"cache-aside": PROMISES}
-_TELLS = {"store": "write-through", "grace": "refresh-ahead"}  # arguments that tell a kind
+# arguments that tell a kind
+_TELLS = {"store": "write-through", "grace": "refresh-ahead", "database": "write-behind"}
 
 
 def promise(sentence: str, kind: str = "cache-aside") -> Callable[[Trial], Trial]:

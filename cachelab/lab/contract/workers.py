@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import shutil
@@ -17,14 +18,14 @@ from urllib.parse import quote
 
 from cachelab.database import UserDatabase
 from cachelab.lab.contract.child import Child, Say
-from cachelab.lab.contract.failpoints import MARK, REFUSED, Failpoints
+from cachelab.lab.contract.failpoints import REFUSED, Failpoints
 from cachelab.lab.contract.trial import Bench, Blocking, Broken, NotApplicable, expect
 
 CLAIM_AFTER = 0.2  # seconds that what a dead worker held may rest
 LOOK_EVERY = 0.01  # seconds between two looks at the rows
 WHILE = 0.5  # seconds for a worker to end what it is at
 AT_REST = 1.0  # seconds without a write after which a list, which tells nothing, is done
-POISON = f"{MARK.decode()}poison"  # the value that the database refuses
+POISON = "poison"  # the value that the database refuses
 
 # Every write of a row is noted in its own transaction, whoever makes it.
 _AUDIT = f"""
@@ -38,11 +39,6 @@ CREATE TRIGGER contract_refused BEFORE INSERT ON cachelab_users WHEN NEW.value L
 CREATE TRIGGER contract_refused_too BEFORE UPDATE ON cachelab_users
   WHEN NEW.value LIKE '%{POISON}%' BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END;
 """
-
-
-def mark(value: object) -> str:
-    """Return a value of a trial, by which failpoints know its message."""
-    return f"{MARK.decode()}{value}"
 
 
 class Ledger:
@@ -99,12 +95,18 @@ class BehindBench(Bench):
 
     Attributes:
         ledger: The rows that they write.
+        workers: Those that are there.
+        mark: What the values begin with that are put, another one for each worker that is to be
+            killed or stopped: by it that one knows its messages.
     """
 
     name, tells = "write-behind", "put"
 
     def __init__(self, *arguments: Any, **options: Any):
         self.ledger = Ledger()
+        self.workers: list[Worker] = []
+        self.mark = "value "
+        self._count = itertools.count()
         super().__init__(*arguments, **options)
 
     def make_behind(self, max_length: int = 1000) -> Blocking:
@@ -118,6 +120,13 @@ class BehindBench(Bench):
     def called(self) -> Any:
         return self.kind(*self.given()).put("ada", "Ada")
 
+    def put(self, cache: Blocking, values: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Put values with the mark, None as it is, and return them as rows."""
+        rows = {id: value and self.mark + value for id, value in values.items()}
+        for id, value in rows.items():
+            cache.put(id, value)
+        return rows
+
     def reading(self) -> Blocking:
         """Return a new one that reads, or leave the trial."""
         made = self.make_behind()
@@ -125,12 +134,26 @@ class BehindBench(Bench):
             raise NotApplicable("a write-behind without get")
         return made
 
+    def warm(self) -> None:
+        """Have a message applied by the only worker that is there, so that it has begun to work."""
+        number = next(self._count)
+        id, text = f"warm {number}", f"text {number}"
+        self.make_behind().put(id, text)
+        until = time.monotonic() + self.patience
+        while self.ledger.rows().get(id) != text:
+            self.see_workers()
+            if time.monotonic() > until:
+                raise Broken(f"no worker applies what was put within {self.patience:g} s")
+            time.sleep(LOOK_EVERY)
+
     def worker(self, *acts: tuple[str, str], claim_after: float = CLAIM_AFTER) -> "Worker":
         """Return a worker, in a process of its own until the block ends.
 
         acts: Where it is killed or stopped, in this order, each once: one of `POINTS`, and
-            "SIGKILL" or "SIGSTOP".
+            "SIGKILL" or "SIGSTOP". It is at what is put when the block has begun.
         """
+        if acts:
+            self.mark = f"mark {next(self._count)}: "
         return Worker(self, acts, claim_after)
 
     def settle(self, wanted: Mapping[str, str | None]) -> None:
@@ -149,6 +172,7 @@ class BehindBench(Bench):
         seen: dict[str, str] = {}
         changed = time.monotonic()
         while True:
+            self.see_workers()
             waiting = self.waiting()
             rows = self.ledger.rows()
             wrong = {id: rows.get(id) for id, value in wanted.items() if rows.get(id) != value}
@@ -165,6 +189,11 @@ class BehindBench(Bench):
                     f"{id!r}: {rows.get(id)!r}, not {wanted.get(id)!r}"
                 )
             time.sleep(LOOK_EVERY)
+
+    def see_workers(self) -> None:
+        """See that no worker has ended by itself."""
+        for worker in self.workers:
+            worker.see()
 
     def waiting(self) -> int | None:
         """Return how many messages are not acknowledged, None where no group can tell."""
@@ -216,10 +245,14 @@ class Worker:
         self._parent = os.getpid()
         self._child = Child(self._work)
         self._expect("built", "is ready to work")
+        self._trial.workers.append(self)
+        if self._acts:
+            self._trial.warm()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let it end what it is at, for a moment: a kill is tried where it is meant."""
+        self._trial.workers.remove(self)
         with suppress(TimeoutError, EOFError, ProcessLookupError):
             os.kill(self._child.pid, signal.SIGTERM)
             while True:
@@ -229,13 +262,26 @@ class Worker:
     def ended(self) -> bool:
         """Wait until it was killed, or has nothing left to do; say whether it was killed."""
         until = time.monotonic() + self._trial.patience
+        is_through = False
         try:
-            while self._trial.waiting() != 0 and time.monotonic() < until:
+            while not is_through and time.monotonic() < until:
+                is_through = self._trial.waiting() == 0
                 with suppress(TimeoutError):
-                    self._hear(LOOK_EVERY)
+                    self._hear(WHILE if is_through else LOOK_EVERY)
         except EOFError:
             return self._child.kill() == -signal.SIGKILL
         return False
+
+    def see(self) -> None:
+        """See that it has not ended by itself."""
+        if self._acts:
+            return
+        try:
+            self._hear(0)
+        except TimeoutError:
+            pass
+        except EOFError:
+            raise Broken(f"a worker has ended, with status {self._child.kill()}") from None
 
     def stopped(self) -> None:
         """Wait until it was stopped at its point."""
@@ -268,7 +314,7 @@ class Worker:
         """Build the class in this process, and work."""
         logging.disable(logging.CRITICAL)  # what it says is no part of a verdict
         acts = [(point, partial(self._reached, say, act)) for point, act in self._acts]
-        Failpoints(acts, self._trial.ledger.refused)
+        Failpoints(acts, self._trial.mark, self._trial.ledger.refused)
         loop = asyncio.new_event_loop()
 
         async def build() -> Any:
