@@ -1,9 +1,9 @@
 """The lives of a worker: it works, is killed (-9) at a call that was chosen, and is started again.
 
 Run as a process of its own (`python -m cachelab.lab.faults.lives`): one line of JSON comes in, the
-`Job`, and one line goes out at the end. Each life is a fork of this process, which has one thread.
-The end of its input says that nothing more will be written: the last life ends when it has found
-nothing to do for a while.
+`Job`; one goes out as it begins, and one at the end. Each life is a fork of this process, which has
+one thread. The end of its input says that nothing more will be written: the last life ends when it
+has found nothing to do for a while.
 """
 
 import json
@@ -25,6 +25,7 @@ from cachelab.writes.worker import Worker
 # Commands that take nothing away: whether a worker dies before or after them is all the same.
 READS = {"xreadgroup", "xautoclaim", "xpending", "xrange", "get", "hget", "hgetall", "lrange"}
 QUIET = 0.4  # seconds without work after which the last life ends; claims wait for less
+PAUSE = 0.03  # seconds before a worker that found nothing looks again: it then finds a batch
 PATIENCE = 30.0  # seconds that a life may go on after the last write
 
 
@@ -131,7 +132,7 @@ def live(job: Job, left: int) -> None:
         if over and time.monotonic() - over > PATIENCE:
             raise TimeoutError(f"it finds work without an end: {PATIENCE:g} s after the last write")
         if quiet:
-            time.sleep(0.005)
+            time.sleep(PAUSE)
 
 
 def _work_of(job: Job, doom: Doom) -> Callable[[], object]:
@@ -159,6 +160,9 @@ def _package(job: Job, doom: Doom) -> Callable[[], object]:
 def main() -> int:
     """Let one worker live as often as its job says; tell how often it died, or what it raised."""
     job: Job = json.loads(sys.stdin.buffer.readline())
+    if not job["program"]:
+        import_module("sqlalchemy.dialects.sqlite.pysqlite")  # once, and not in each life
+    print("begun", flush=True)
     if "arguments" in job:  # one call, and no more
         runpy.run_path(job["program"])[job["name"]](*job["arguments"])
         return 0

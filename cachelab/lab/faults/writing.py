@@ -43,6 +43,7 @@ Write = Callable[[str, str], object]
 COLUMNS = ["number", "id", "acknowledged", "applied", "times", "late"]
 ROLES = {"acknowledged": "threads", "applied": "cache", "lost": "database"}
 FATES = {"lost": "database", "doubled": "one by one"}
+LOOK = 0.02  # seconds between two looks at a log
 PATIENCE = 60.0  # seconds that a worker gets for what is left, all its lives together
 LATE = 1 - 1 / 1024  # of a gap: where the first read of a simulation stands; exact in binary
 EARLIEST, LATEST = (
@@ -425,8 +426,10 @@ def flood(
 ) -> tuple[int, pd.DataFrame]:
     """Let writers write as fast as they can, kill the server (-9) amidst, and bring it back.
 
-    WAITAOF answers once all that this connection wrote is on the disk. So what the server's log of
-    writes has grown by since is what a power cut would take, or a little less.
+    What a power cut would take is what the server's log has grown by since its last fsync, and what
+    is in the log's buffer. (WAITAOF would ask for it; under everysec some servers, Valkey 9.1 among
+    them, answer it too early: redis/redis pull request 13793.) When an fsync was is seen from the
+    outside, by the server's own thread for it; where there is no /proc, by the rule: each second.
 
     Args:
         server: What is killed, and restarted.
@@ -455,44 +458,59 @@ def flood(
     for thread in threads:
         thread.start()
     barrier.wait()
-    seen = _unsynced(server.url, seconds)
+    log, start, seen = _Log(server), time.perf_counter(), list[tuple[float, int]]()
+    while (at := time.perf_counter() - start) < seconds:
+        if (unsynced := log.unsynced()) is not None:
+            seen.append((at, unsynced))
+        time.sleep(LOOK)
     server.kill()
     for thread in threads:
         thread.join()
     server.restart()
-    return sum(told), seen
+    return sum(told), pd.DataFrame(seen, columns=["at", "bytes"], dtype=float)
 
 
-def _unsynced(url: str, seconds: float, every: float = 0.02) -> pd.DataFrame:
-    """Return how much of a server's log the disk does not have, for so many seconds."""
-    over, start = threading.Event(), time.perf_counter()
-    looking, asking = connect(url, timeout=5), connect(url, timeout=5, retries=0)
-    safe, seen = [_log_size(looking)], list[tuple[float, int]]()
+class _Log:
+    """A server's log of writes, and how much of it is on the disk, as seen from the outside."""
 
-    def ask_on() -> None:
-        while not over.is_set():
-            with asking.pipeline(transaction=False) as pipe:
-                pipe.set("cachelab:unsynced", "1", px=1000)
-                pipe.info("persistence")
-                pipe.execute_command("WAITAOF", 1, 0, 3000)
-                safe[0] = pipe.execute()[1]["aof_current_size"]
+    def __init__(self, server: Server):
+        self._client, self._pid = connect(server.url, timeout=5), server.pid
+        policy = self._client.config_get("appendfsync")["appendfsync"]
+        self._is_always = policy == "always"
+        self._turns, self._synced_at = _fsync_turns(self._pid), time.perf_counter()
+        self._size = self._safe = 0
 
-    thread = threading.Thread(target=ask_on)
-    if safe[0]:
-        thread.start()
-    while (at := time.perf_counter() - start) < seconds:
-        on_disk = safe[0]
-        if on_disk:
-            seen.append((at, max(0, _log_size(looking) - on_disk)))
-        time.sleep(every)
-    over.set()
-    if safe[0]:
-        thread.join()
-    return pd.DataFrame(seen, columns=["at", "bytes"], dtype=float)
+    def unsynced(self) -> int | None:
+        """Return how many bytes the disk does not have; None where no log is kept."""
+        told = self._client.info("persistence")
+        if not told["aof_enabled"]:
+            return None
+        before, self._size = self._size, int(told["aof_current_size"])
+        if self._is_always or before == 0:
+            self._safe = self._size
+        elif self._has_synced():
+            self._safe = before
+        return self._size - self._safe + int(told["aof_buffer_length"])
+
+    def _has_synced(self) -> bool:
+        """Return whether an fsync has begun since the last look; it ends in less than a half."""
+        now, turns, before = time.perf_counter(), _fsync_turns(self._pid), self._turns
+        self._turns = turns
+        since = now - self._synced_at
+        has = since >= 1 if turns is None else turns != before and since >= 0.5
+        if has:
+            self._synced_at = now
+        return has
 
 
-def _log_size(client: redis.Redis) -> int:
-    return int(client.info("persistence").get("aof_current_size", 0))
+def _fsync_turns(pid: int) -> int | None:
+    """Return how often the thread that syncs a server's log has gone to sleep; None if unknown."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            if (task / "comm").read_text().strip() == "bio_aof":
+                status = (task / "status").read_text()
+                return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return None
 
 
 def _lost(run: pd.DataFrame) -> "pd.Series[bool]":
@@ -559,9 +577,10 @@ def _started(job: dict[str, object]) -> "subprocess.Popen[bytes]":
     lives = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
-    assert lives.stdin is not None
+    assert lives.stdin is not None and lives.stdout is not None
     lives.stdin.write(json.dumps(job).encode() + b"\n")  # no URL stands in a command line
     lives.stdin.flush()
+    lives.stdout.readline()  # it has begun
     return lives
 
 
