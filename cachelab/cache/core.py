@@ -382,7 +382,8 @@ class Core:
             await self.ask(attempt.budget, self.leases.store, give_back)
             raise
         sent = monotonic()
-        self.say_if_slow(sent - began)
+        if sent - began > self.settings.lease:
+            self.say_slow(sent - began)
         if self.pending:
             await self.send_pending(attempt.budget, ready)
         entries = {}
@@ -418,10 +419,9 @@ class Core:
             raise value.error
         return dict.fromkeys(ids, value)
 
-    def say_if_slow(self, seconds: float) -> None:
+    def say_slow(self, seconds: float) -> None:
         """Say once that a load has outlasted its lease."""
-        if seconds > self.settings.lease:
-            self.counts.say("slow load", f"has a load that took {seconds:.1f} s: {SLOW_LOAD}")
+        self.counts.say("slow load", f"has a load that took {seconds:.1f} s: {SLOW_LOAD}")
 
     def end(self, flight: Flight, outcome: Outcome, reply: Any) -> str:
         """Return how a load ended, as `Load` has it."""

@@ -20,6 +20,7 @@ from cachelab.cache.codec import LEASE
 from cachelab.cache.gate import Client
 from cachelab.cache.settings import LEASE_KEPT
 from cachelab.clients import shards
+from cachelab.clients.shards import Command
 
 KEPT = round(1000 * LEASE_KEPT)  # milliseconds
 LIFE = str(KEPT)  # commands are of text: packing a number may crash where a signal interrupts it
@@ -79,6 +80,7 @@ class Leases:
         elif isinstance(client, redis.asyncio.RedisCluster):
             self.read = partial(shards.get_async, client)
             self.look_at = partial(shards.get_async, client, command=look)
+        self._is_cluster = shards.is_cluster(client)
         self._prefix = prefix
         self._old = KEPT - round(1000 * lease)  # what a lease has left that may be taken over
         self.old = str(self._old)  # the same for a script
@@ -109,8 +111,8 @@ class Leases:
     def read_many(self, ids: Iterable[str]) -> Any:
         """Reply the text of each id, or None."""
         keys = [self._prefix + id for id in ids]
-        if shards.is_cluster(self._client):
-            return shards.send(self._client, ((key, ("GET", key)) for key in keys))
+        if self._is_cluster:
+            return self._send((key, ("GET", key)) for key in keys)
         return self._client.execute_command("MGET", *keys, NEVER_DECODE=True)
 
     def look(self, ids: Iterable[str]) -> Any:
@@ -134,13 +136,20 @@ class Leases:
     def delete(self, ids: Iterable[str]) -> Any:
         """Delete what is a string at each id: GETDEL refuses other types, as DEL does not."""
         keys = [self._prefix + id for id in ids]
-        return shards.send(self._client, ((key, ("GETDEL", key)) for key in keys))
+        return self._send((key, ("GETDEL", key)) for key in keys)
 
     def run(self, script: str, arguments: Iterable[tuple[str, tuple[str, ...]]]) -> Any:
         """Reply, for each id, what a script of one key does with the arguments for it."""
         keys = ((self._prefix + id, more) for id, more in arguments)
-        commands = ((key, ("EVAL", script, "1", key, *more)) for key, more in keys)
-        return shards.send(self._client, commands)
+        return self._send((key, ("EVAL", script, "1", key, *more)) for key, more in keys)
+
+    def _send(self, commands: Iterable[Command]) -> Any:
+        if self._is_cluster:
+            return shards.send(self._client, commands)
+        pipeline = self._client.pipeline(transaction=False)
+        for _, words in commands:
+            pipeline.execute_command(*words, NEVER_DECODE=True)
+        return pipeline.execute(raise_on_error=False)
 
     def _ours(self) -> str:
         """Return how the tokens of this cache in this process begin; a forked child is another."""

@@ -240,7 +240,8 @@ class _Refresher:
         self.refreshes.one()
         outcome = (await core.outcomes([id]))[id]
         seconds = monotonic() - began
-        core.say_if_slow(seconds)
+        if seconds > core.settings.lease:
+            core.say_slow(seconds)
         reply = None
         if isinstance(outcome, Failure):
             self.failed.one()
