@@ -42,12 +42,26 @@ def pytest_configure(config):
         sys.path.insert(0, "")
         if wrong := cannot_be_judged(name):
             raise pytest.UsageError(f"--cache {name}: {wrong}")
-        config.args = [str(Path(__file__).with_name("test_contract.py"))]
+        config.args = [str(Path(__file__).with_name(judges(name)[0]))]
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--cache"):
-        items[:] = [item for item in items if item.name.startswith("test_promise[Sync")]
+    if name := config.getoption("--cache"):
+        _, tests = judges(name)
+        items[:] = [item for item in items if item.name.startswith(f"test_promise[{tests}-")]
+
+
+def judges(name: str) -> tuple[str, str]:
+    """Return the file that judges what MODULE:CLASS names, and how its tests of it begin."""
+    from cachelab.lab.contract import kind_of
+
+    kind = kind_of(named(name))
+    if kind == "cache-aside":
+        return "test_contract.py", "Sync"
+    return "test_contract_writes.py", OF_A_KIND[kind]
+
+
+OF_A_KIND = {"write-behind": "Behind", "write-through": "Through", "refresh-ahead": "Ahead"}
 
 
 CROSSINGS = ["sync-cluster", "async-sentinel"]  # each half of each pair, as CI has time for

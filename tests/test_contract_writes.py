@@ -2,14 +2,21 @@
 
 Ours are tried plain here, and asyncio's, with what a refresh-ahead has in common with a
 cache-aside, as `further`.
+
+pytest --cache my_module:MyWriteBehind    judges a class of yours instead, by its kind
 """
 
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import broken_writes
 import pytest
 from broken_writes import BROKEN, AheadByHand, Around, ByHand
+from conftest import named
 
 import cachelab as cl
 from cachelab.lab import contract
@@ -119,9 +126,11 @@ def cases(classes):
 
 
 @pytest.mark.parametrize(("kind", "name", "cache"), cases(OURS))
-def test_promise(kind, name, cache):
+def test_promise(kind, name, cache, request):
+    yours = request.config.getoption("--cache")
+    cache = named(yours) if yours else cache
     assert contract.kind_of(cache) == kind
-    assert held(cache, kind, name)
+    assert held(cache, kind, name, but=NAMES[kind] if yours else ())
 
 
 @pytest.mark.further
@@ -216,6 +225,20 @@ def test_each_promise_has_a_broken_class_and_each_broken_class_a_promise():
         if inspect.isclass(cache) and cache.__module__ == broken_writes.__name__
     }
     assert written - used == set(BY_HAND.values())
+
+
+def test_pytest_judges_a_class_of_yours_by_the_promises_of_its_kind():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "applied_puts"]
+    run = subprocess.run(
+        [*command, "--cache", "broken_writes:KeepsCopies"],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONPATH": "tests"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "applied_puts_are_seen" in run.stdout and "reads by three processes" in run.stdout
+    assert "1 failed" in run.stdout and "passed" not in run.stdout
 
 
 # The harness
