@@ -605,10 +605,10 @@ def _gather(function: Callable[..., object], parts: dict[str, str]) -> None:
             parts[name] = f"import {value.__name__} as {name}"
         elif isinstance(value, str | int | float | tuple | list | dict | set | frozenset):
             parts[name] = f"{name} = {value!r}"
-        elif getattr(value, "__module__", "__main__") != function.__module__:
-            parts[name] = f"from {value.__module__} import {value.__name__} as {name}"
-        elif isinstance(value, FunctionType):
+        elif isinstance(value, FunctionType) and value.__module__ == function.__module__:
             _gather(value, parts)
+        elif inspect.isroutine(value) or inspect.isclass(value):
+            parts[name] = f"from {value.__module__} import {value.__name__} as {name}"
         else:
             kind = type(value).__name__
             raise CachelabError(
