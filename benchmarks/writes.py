@@ -7,7 +7,8 @@ rows a second and how far a row lags behind its put; `servers` killed (-9) under
 everysec and always; `kills` of workers at failpoints, in the forms that lose or double too; `ahead`
 RefreshAhead against CacheAside on notebook 08's workload, with a dead database, and what a hit
 costs. What is compared is interleaved in one run; a ratio is that of medians with its 95 %
-interval, paired by round. The database is a private SQLite file, without added latency.
+interval, paired by round. The databases are private SQLite files, one of them 2 ms away, and what
+is named: there rows and messages called benchmark… are written, and removed at the end.
 """
 
 import argparse
@@ -50,6 +51,7 @@ ROOM = 10**7  # messages, so that no stream of these is ever full
 VALUE = "aB3xK9mP"
 IDS = [f"benchmark-{n}" for n in range(100)]
 STREAM = "benchmark"
+AWAY = "SQLite 2 ms away"
 DISKS = {
     "no persistence": {},
     "everysec": {"appendonly": "yes", "appendfsync": "everysec"},
@@ -112,15 +114,15 @@ def applies(arguments: argparse.Namespace) -> None:
     rows = []
     with databases(arguments.database) as opened, cl.Server(maxmemory="1gb") as server:
         for (name, database), count in itertools.product(opened.items(), (1, 2)):
-            rate = drained(server.url, database.url, arguments.writes, count)
-            lags = lagging(server.url, database.url, arguments.seconds, arguments.rate, count)
+            rate = drained(server.url, database, arguments.writes, count)
+            lags = lagging(server.url, database, arguments.seconds, arguments.rate, count)
             p50, p99 = (round(1000 * lags.quantile(q)) for q in (0.5, 0.99))
             rows.append((name, count, rate, len(lags), p50, p99))
     columns = ["database", "workers", "rows a second", f"writes at {arguments.rate:g} a second"]
     print(pd.DataFrame(rows, columns=[*columns, "lag p50 ms", "p99 ms"]).to_string(index=False))
 
 
-def drained(url: str, database: str, count: int, workers: int) -> int:
+def drained(url: str, database: cl.UserDatabase, count: int, workers: int) -> int:
     """Return how many rows a second workers apply that find so many writes."""
     client = cl.connect(url)
     writes = WriteBehind(client, STREAM, max_length=ROOM)
@@ -134,7 +136,7 @@ def drained(url: str, database: str, count: int, workers: int) -> int:
 
 
 def lagging(
-    url: str, database: str, seconds: float, rate: float, workers: int
+    url: str, database: cl.UserDatabase, seconds: float, rate: float, workers: int
 ) -> "pd.Series[float]":
     """Return the seconds from each put to the commit of its row, of puts at a steady rate."""
     writes = WriteBehind(cl.connect(url), STREAM, max_length=ROOM)
@@ -164,12 +166,13 @@ class Timed(Worker):
 
 @contextmanager
 def working(
-    url: str, database: str, workers: int, lags: list[float] | None = None
+    url: str, database: cl.UserDatabase, workers: int, lags: list[float] | None = None
 ) -> Iterator[Callable[[], float]]:
     """Run workers, a process each; yield what has them begin. Their lags are there at the end."""
 
     def work(say: Callable[[str], None]) -> None:
-        worker = Timed(cl.connect(url), database, STREAM)
+        there = cl.UserDatabase(database.url, database.latency)
+        worker = Timed(cl.connect(url), there, STREAM)
         os.kill(os.getpid(), signal.SIGSTOP)
         worker.run()
         say(json.dumps(worker.lags))
@@ -245,7 +248,7 @@ def ahead(arguments: argparse.Namespace) -> None:
 
 
 def crowds(url: str, seconds: float) -> None:
-    """Print what readers of one hot key have of each, in turns."""
+    """Print what readers of one hot key have of each, one after the other."""
     runs = {}
     with databases(None) as opened:
         database = opened["SQLite"]
@@ -353,15 +356,16 @@ async def hits_async(url: str, rounds: int) -> None:
 
 @contextmanager
 def databases(postgresql: str | None) -> Iterator[dict[str, cl.UserDatabase]]:
-    """Open a private SQLite file, and the PostgreSQL database if one was named."""
+    """Open private SQLite files, one 2 ms away, and the PostgreSQL database if one was named."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cachelab-writes-"))
-        urls = {"SQLite": f"sqlite:///{folder}/users.db"}
+        urls = {"SQLite": f"sqlite:///{folder}/near.db", AWAY: f"sqlite:///{folder}/away.db"}
         if postgresql:
             urls["PostgreSQL"] = postgresql
         opened = {
             name: stack.enter_context(cl.UserDatabase(url, latency=0)) for name, url in urls.items()
         }
+        opened[AWAY].latency = 0.002
         try:
             yield opened
         finally:
@@ -406,7 +410,7 @@ def show(times: pd.DataFrame, calls: int = CALLS) -> None:
         interval = f"({row.ratio_low:.2f} to {row.ratio_high:.2f})"
         target = f", target {TARGETS[name]:g}" if name in TARGETS else ""
         print(
-            f"{name:26}{each * 1e6:8.0f} us, {1 / each:9,.0f} a second, "
+            f"{name:28}{each * 1e6:8.0f} us, {1 / each:9,.0f} a second, "
             f"{row.ratio:6.3f} {interval} times{target}"
         )
     print()
