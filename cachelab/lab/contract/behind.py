@@ -1,12 +1,11 @@
 """Writes that reach the database later: none lost, none twice, each row in its order."""
 
 import time
-from collections.abc import Callable
 
 from cachelab.lab.contract.failpoints import REFUSED
 from cachelab.lab.contract.promises import promise
-from cachelab.lab.contract.trial import Blocking, Broken, NotApplicable, expect, same
-from cachelab.lab.contract.workers import AT_REST, CLAIM_AFTER, POISON, BehindBench
+from cachelab.lab.contract.trial import Blocking, NotApplicable, expect, same
+from cachelab.lab.contract.workers import CLAIM_AFTER, POISON, BehindBench
 
 FULL = 20  # messages that may wait where a stream is filled
 AT_ONCE = 3  # puts between two kills
@@ -60,7 +59,7 @@ def killed_workers_lose_nothing(trial: BehindBench) -> None:
 def killed_workers_apply_once(trial: BehindBench) -> None:
     _with_kills(trial)
     with trial.worker():
-        _work_through(trial)
+        trial.work_through()
     _see_no_value_twice(trial)
 
 
@@ -108,7 +107,7 @@ def stopped_workers_bring_nothing_back(trial: BehindBench) -> None:
         first.stopped()
         wanted = trial.put(cache, {"ada": "new", "eve": "new"}) | trial.put(cache, {"bob": None})
         with trial.worker(claim_after=60):  # what the other holds is not claimed: it comes late
-            _work_until(trial, lambda: "eve" in trial.ledger.rows(), "a new put is not applied")
+            trial.until(lambda: "eve" in trial.ledger.rows(), lambda: "a new put is not applied")
         first.resume()
         first.worked()
     with trial.worker():
@@ -122,7 +121,7 @@ def refused_puts_stop_nobody(trial: BehindBench) -> None:
     cache.put("same", POISON), cache.put("bad", POISON)
     wanted |= trial.put(cache, {"after": "3", "same": "4"})
     with trial.worker():
-        _work_until(trial, lambda: trial.ledger.rows() == wanted, "others are not applied")
+        trial.until(lambda: trial.ledger.rows() == wanted, lambda: "others are not applied")
 
 
 @promise(
@@ -132,7 +131,7 @@ def refused_puts_are_set_aside(trial: BehindBench) -> None:
     cache = trial.make_behind()
     cache.put("bad", POISON)
     with trial.worker():
-        _work_through(trial)
+        trial.work_through()
         tries = trial.ledger.refusals()
         expect(tries > 1, f"it is tried {tries} times, though what fails once may go well later")
         expect(tries <= 4 * TRIES, f"it is tried {tries} times")
@@ -165,8 +164,8 @@ def full_streams_refuse(trial: BehindBench) -> None:
     expect(len(wanted) >= FULL / 2, f"{len(wanted)} puts were acknowledged where {FULL} may wait")
     trial.settle(wanted)
     with trial.worker():
-        _work_until(
-            trial, lambda: _there_is_room(trial, cache), "put raises still, and nothing waits"
+        trial.until(
+            lambda: _there_is_room(trial, cache), lambda: "put raises still, and nothing waits"
         )
 
 
@@ -250,26 +249,6 @@ def applied_puts_are_seen(trial: BehindBench) -> None:
         trial.settle(wanted)
         seen = [each.get("ada") for each in (cache, other, trial.reading())]
         same(seen, [wanted["ada"]] * 3, f"reads by three processes of the {value} value")
-
-
-def _work_through(trial: BehindBench) -> None:
-    """Wait until no message waits, or, where no group can tell, for a while."""
-    until = time.monotonic() + AT_REST
-
-    def is_through() -> bool:
-        waiting = trial.waiting()
-        return waiting == 0 or waiting is None and time.monotonic() > until
-
-    _work_until(trial, is_through, "messages wait still")
-
-
-def _work_until(trial: BehindBench, condition: Callable[[], bool], otherwise: str) -> None:
-    until = time.monotonic() + trial.patience
-    while not condition():
-        trial.see_workers()
-        if time.monotonic() > until:
-            raise Broken(f"after {trial.patience:g} s {otherwise}")
-        time.sleep(0.01)
 
 
 def _see_no_value_twice(trial: BehindBench) -> None:

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Self
@@ -24,6 +24,7 @@ from cachelab.lab.contract.trial import Bench, Blocking, Broken, NotApplicable, 
 CLAIM_AFTER = 0.2  # seconds that what a dead worker held may rest
 LOOK_EVERY = 0.01  # seconds between two looks at the rows
 WHILE = 0.5  # seconds for a worker to end what it is at
+STUCK = 8.0  # seconds without a change after which none is waited for
 AT_REST = 1.0  # seconds without a write after which a list, which tells nothing, is done
 POISON = "poison"  # the value that the database refuses
 
@@ -105,8 +106,9 @@ class BehindBench(Bench):
     def __init__(self, *arguments: Any, **options: Any):
         self.ledger = Ledger()
         self.workers: list[Worker] = []
-        self.mark = "value "
+        self.mark = "put "
         self._count = itertools.count()
+        self._changed = 0.0
         super().__init__(*arguments, **options)
 
     def make_behind(self, max_length: int = 1000) -> Blocking:
@@ -139,12 +141,8 @@ class BehindBench(Bench):
         number = next(self._count)
         id, text = f"warm {number}", f"text {number}"
         self.make_behind().put(id, text)
-        until = time.monotonic() + self.patience
-        while self.ledger.rows().get(id) != text:
-            self.see_workers()
-            if time.monotonic() > until:
-                raise Broken(f"no worker applies what was put within {self.patience:g} s")
-            time.sleep(LOOK_EVERY)
+        wanted = {id: text}
+        self.until(lambda: not self._wrong(wanted), lambda: f"no worker applies {wanted}")
 
     def worker(self, *acts: tuple[str, str], claim_after: float = CLAIM_AFTER) -> "Worker":
         """Return a worker, in a process of its own until the block ends.
@@ -168,32 +166,55 @@ class BehindBench(Bench):
 
     def wait_for(self, wanted: Mapping[str, str | None]) -> None:
         """Wait until the rows are what was put, and nothing waits; give up when nothing does."""
-        until = time.monotonic() + self.patience
-        seen: dict[str, str] = {}
-        changed = time.monotonic()
-        while True:
-            self.see_workers()
-            waiting = self.waiting()
-            rows = self.ledger.rows()
-            wrong = {id: rows.get(id) for id, value in wanted.items() if rows.get(id) != value}
-            if not wrong and not waiting:
-                return
-            if rows != seen:
-                seen, changed = rows, time.monotonic()
-            is_over = waiting == 0 or time.monotonic() - changed > AT_REST and waiting is None
-            if is_over or time.monotonic() > until:
-                id = next(iter(wrong), "")
-                left = "" if not waiting else f" {waiting} messages wait still,"
-                raise Broken(
-                    f"{len(wrong)} of {len(wanted)} rows are wrong,{left} such as "
-                    f"{id!r}: {rows.get(id)!r}, not {wanted.get(id)!r}"
-                )
+
+        def are_there() -> bool:
+            waiting = self.waiting()  # before the rows: what is acknowledged is in them
+            wrong = self._wrong(wanted)
+            if wrong and self._is_over(waiting):
+                raise Broken(wrong)
+            return not wrong and not waiting
+
+        self.until(
+            are_there, lambda: f"{self._left()}; {self._wrong(wanted) or 'the rows are right'}"
+        )
+
+    def work_through(self) -> None:
+        """Wait until no message waits."""
+        self.until(lambda: self._is_over(self.waiting()), self._left)
+
+    def until(self, condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+        """Wait for a condition; give up when for a while nothing has changed.
+
+        otherwise: Tells what is the case then.
+        """
+        began = self._changed = time.monotonic()
+        state: object = None
+        while not condition():
+            for worker in self.workers:
+                worker.see()
+            before, state = state, (self.ledger.rows(), self.ledger.refusals(), self.waiting())
+            now = time.monotonic()
+            if state != before:
+                self._changed = now
+            if now > min(self._changed + STUCK, began + self.patience):
+                raise Broken(f"after {now - began:.0f} s {otherwise()}")
             time.sleep(LOOK_EVERY)
 
-    def see_workers(self) -> None:
-        """See that no worker has ended by itself."""
-        for worker in self.workers:
-            worker.see()
+    def _is_over(self, waiting: int | None) -> bool:
+        """Say whether no message waits; where no group can tell, whether all is at rest."""
+        return waiting == 0 or waiting is None and time.monotonic() > self._changed + AT_REST
+
+    def _left(self) -> str:
+        return f"{self.waiting()} messages wait still"
+
+    def _wrong(self, wanted: Mapping[str, str | None]) -> str:
+        """Return what is wrong with the rows, "" if nothing is."""
+        rows = self.ledger.rows()
+        wrong = [id for id, value in wanted.items() if rows.get(id) != value]
+        if not wrong:
+            return ""
+        such = f"{wrong[0]!r}: {rows.get(wrong[0])!r}, not {wanted[wrong[0]]!r}"
+        return f"{len(wrong)} of {len(wanted)} rows are wrong, such as {such}"
 
     def waiting(self) -> int | None:
         """Return how many messages are not acknowledged, None where no group can tell."""
