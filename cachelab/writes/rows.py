@@ -105,6 +105,11 @@ class Rows:
             self._remember(connection, new, outcomes)
         return Brought(len(new), len(outcomes) - len(new), len(asked) - len(outcomes))
 
+    def knows(self, message: Message) -> bool:
+        """Say whether a message has been applied, or superseded."""
+        with self._database.transaction() as connection:
+            return bool(self._ask(connection, self._known, [message.message_id]).scalars().all())
+
     def prune(self, before_ms: int) -> None:
         """Forget the ids of messages that were put before a time, by the stream's clock."""
         self._prepare()

@@ -89,6 +89,7 @@ return {floor, redis.call('TIME')[1]}
 # Put a message aside and acknowledge it: so it is always in one place, and there once.
 SET_ASIDE = """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('HDEL', KEYS[3], ARGV[1] .. ' ' .. ARGV[2])
 redis.call('XADD', KEYS[2], '*', 'stream', ARGV[3], 'id', ARGV[4], 'value', ARGV[5],
   'error', ARGV[6], 'when', redis.call('TIME')[1], 'message', ARGV[2], 'group', ARGV[1])
 return 1

@@ -47,6 +47,7 @@ PAUSE = (0.05, 2.0)  # seconds between tries while the database is away: the fir
 RETRY = 0.1  # seconds before a message that failed is tried again; twice as long each time
 MOST_BATCH = 1000  # messages, whose ids one script takes
 SUSPECT = 2  # deliveries after which a message is tried alone: its workers have died, or it raised
+DEATHS = 2  # as many times `tries` a worker may end in a try: that may be somebody else's doing
 NEXT = "The messages stay in the stream."
 
 
@@ -75,7 +76,7 @@ class Worker:
     While the database is away or locked nothing is lost and nothing is set aside, however long
     that lasts. A message that fails by itself is tried alone, and set aside with its error after
     ``tries``, at {name}:aside, so that it holds up nobody. The same happens to a message in whose
-    tries, alone, as many workers died.
+    tries, alone, twice as many workers died.
 
     One object is for one thread; for several workers make several, in one process or in many.
 
@@ -275,7 +276,7 @@ class Worker:
         """Try a message by itself, counted before it is tried: it may end this process."""
         field = f"{self.group} {one.message_id}"
         count = ("HINCRBY", self.stream.tries, field)
-        if tries >= self._tries or (tries and one.deliveries > self._tries):
+        if tries >= DEATHS * self._tries and not self._rows.knows(one):
             self._set_aside(one, f"its worker ended in each of {tries} tries")
             return
         tries = int(self._ask((*count, "1")))
@@ -330,7 +331,7 @@ class Worker:
         self._leave()
 
     def _set_aside(self, one: Message, error: str) -> None:
-        keys = "2", self.stream.stream, self.stream.aside
+        keys = "3", self.stream.stream, self.stream.aside, self.stream.tries
         told = self.group, one.message_id, self.stream.name, one.id, one.text, error
         if self._ask(("EVAL", SET_ASIDE, *keys, *told)):
             self._count(aside=1)
