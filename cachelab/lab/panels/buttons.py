@@ -173,6 +173,7 @@ class _ServerButtons:
             options=list(applications),
             description=self.label,
             style={"description_width": "initial"},
+            layout={"width": "max-content"},
         )
         self.picture, self.said = Picture(quiet=True), LiveRegion()
         self.picture.layout.min_height, self.said.layout.min_height = "460px", "2.5em"
@@ -279,8 +280,8 @@ class _NodeButtons(_ServerButtons):
 def _writes(df: pd.DataFrame) -> Axes:
     """Draw where the writes are that `kills.Writers.recent` has seen; the title counts."""
     now = df.iloc[-1]
-    where = df[["at", "in Redis"]].assign(**{"not applied": df["acknowledged"] - df["applied"]})
-    where["lost"] = df["lost"]
+    where = df[["at"]].assign(**{"not applied": df["acknowledged"] - df["applied"]})
+    where[["in Redis", "lost"]] = df[["in Redis", "lost"]]
     lines = where.melt("at", var_name="where", value_name="writes")
     return charts.timeline(
         lines,
