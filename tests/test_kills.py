@@ -33,11 +33,6 @@ def test_of_workers_killed_at_each_point_a_form_loses_and_doubles_what_it_must(f
     assert fate == kills.Fate(form, 4, 4 * EACH, *FATES[form])
 
 
-def test_a_worker_that_is_not_killed_loses_nothing_in_any_form():
-    fates = [kills.killed(form, kills=0) for form in kills.FORMS]
-    assert {(fate.acknowledged, fate.lost, fate.doubled) for fate in fates} == {(0, 0, 0)}
-
-
 def test_a_worker_that_ends_otherwise_is_told(monkeypatch):
     monkeypatch.setattr(kills.Listed, "work", lambda *_: 1 / 0)
     with pytest.raises(CachelabError, match="status 1, not -9: a list, popped"):
