@@ -191,17 +191,19 @@ class UserDatabase:
         wait_ms = round(1000 * _check.wait("patience", patience))
         with self._engine.connect() as connection:
             run = connection.exec_driver_sql
-            if self._engine.name == "sqlite":
-                run(f"PRAGMA busy_timeout = {wait_ms}")
-                run("BEGIN IMMEDIATE")
-            else:
-                run("BEGIN")
-                run(f"SET LOCAL lock_timeout = {wait_ms}")
-                run("SET LOCAL idle_in_transaction_session_timeout = 60000")
-            yield connection
-            run("COMMIT")
-            if self._engine.name == "sqlite":
-                run(f"PRAGMA busy_timeout = {1000 * _PATIENCE}")
+            try:
+                if self._engine.name == "sqlite":
+                    run(f"PRAGMA busy_timeout = {wait_ms}")
+                    run("BEGIN IMMEDIATE")
+                else:
+                    run("BEGIN")
+                    run(f"SET LOCAL lock_timeout = {wait_ms}")
+                    run("SET LOCAL idle_in_transaction_session_timeout = 60000")
+                yield connection
+                run("COMMIT")
+            finally:
+                if self._engine.name == "sqlite":
+                    run(f"PRAGMA busy_timeout = {1000 * _PATIENCE}")
             self._count(writes=1)
             if latency:
                 time.sleep(latency)

@@ -7,6 +7,7 @@ XACK. What is counted are effects: each write of a row leaves one line in a tabl
 import asyncio
 import json
 import os
+import random
 import signal
 import sqlite3
 import threading
@@ -19,7 +20,7 @@ import pytest
 import redis
 from conftest import Awaited
 from sqlalchemy import text
-from test_database import sql
+from test_database import POSTGRES, sql, without_postgres
 
 import cachelab as cl
 from cachelab.errors import RedisUnavailable, WritesFull, WriteUncertain
@@ -305,16 +306,19 @@ def test_bad_arguments_of_a_worker_are_refused(make_worker, options, kind, told)
 class Trial:
     """Writes whose effects are counted, and workers in children that die at a point."""
 
-    def __init__(self, server, path):
+    def __init__(self, server, path, database: str = ""):
         self.url = server.url
         self.path = path
+        self.database = database or f"sqlite:///{path}"
         self.client = cl.connect(server.url, timeout=10)
         self.writes = WriteBehind(self.client, max_length=100_000)
         self.put_values: list[tuple[str, str]] = []
-        with sqlite3.connect(path) as connection:
-            connection.execute("CREATE TABLE effects (n INTEGER PRIMARY KEY, id TEXT, value TEXT)")
-            connection.execute("CREATE TABLE latest (stream TEXT PRIMARY KEY, message TEXT)")
-        connection.close()
+        number = "SERIAL" if database else "INTEGER"
+        sql(
+            self.database,
+            f"CREATE TABLE effects (n {number} PRIMARY KEY, id TEXT, value TEXT)",
+            "CREATE TABLE latest (stream TEXT PRIMARY KEY, message TEXT)",
+        )
 
     def put(self, count: int, ids: int = 3) -> None:
         """Put values that are all different, by `WriteBehind`."""
@@ -342,10 +346,9 @@ class Trial:
             assert child.kill() == -number
 
     def effects(self) -> list[tuple[str, str]]:
-        with sqlite3.connect(self.path) as connection:
-            found = connection.execute("SELECT id, value FROM effects ORDER BY n").fetchall()
-        connection.close()
-        return found
+        return [
+            tuple(row) for row in sql(self.database, "SELECT id, value FROM effects ORDER BY n")
+        ]
 
     def lost_and_doubled(self) -> tuple[int, int]:
         """Return how many rows are not what was put last, and how many writes came twice."""
@@ -382,7 +385,7 @@ def ours(trial: Trial, at, claim_after: float = 0.001, **options) -> Worker:
                 at("before COMMIT")
             at("after COMMIT")
 
-    database = cl.UserDatabase(f"sqlite:///{trial.path}", latency=0)
+    database = cl.UserDatabase(trial.database, latency=0)
     client = cl.connect(trial.url, timeout=10)
     worker = Watched(client, database, claim_after=claim_after, store=effect, **options)
     worker._rows._prepare()
@@ -574,7 +577,7 @@ def test_of_four_workers_one_may_stop_between_its_read_and_its_commit(trial):
     helped_by(trial, form, 3, partial(emptied, trial.writes))
     assert trial.lost_and_doubled() == (0, 0)
     remembered = sql(
-        f"sqlite:///{trial.path}",
+        trial.database,
         "SELECT count(*), count(DISTINCT message_id) FROM cachelab_applied "
         "WHERE outcome IN ('applied', 'superseded')",
     )
@@ -625,7 +628,7 @@ def test_a_message_that_fails_is_set_aside_after_five_tries_and_holds_up_nobody(
     store = Refuses("bad", bad)
     worker = make_worker(store=store)
     worker.step()
-    assert sorted(store.stored) == [("a", "1"), ("c", "3"), ("d", "4")]
+    assert set(store.stored) == {("a", "1"), ("c", "3"), ("d", "4")}
     drained(worker, writes)
     ((_, aside),) = client.xrange("{writes}:aside")
     assert aside["id"] == "b" and aside["value"] == '"bad"' and aside["stream"] == "writes"
@@ -687,7 +690,7 @@ def test_a_message_that_ends_its_worker_is_set_aside_and_the_others_are_applied(
     assert deaths == 12  # twice with the others, ten times alone
     ((_, aside),) = trial.client.xrange("{writes}:aside")
     assert aside["id"] == "deadly" and "its worker ended" in aside["error"]
-    found = sql(f"sqlite:///{trial.path}", "SELECT row_id FROM cachelab_applied ORDER BY 1")
+    found = sql(trial.database, "SELECT row_id FROM cachelab_applied ORDER BY 1")
     assert found == [("user-0",), ("user-1",), ("user-2",)]
 
 
@@ -721,6 +724,22 @@ def test_while_the_database_is_locked_nothing_is_lost_counted_or_set_aside(
     assert not client.exists("{writes}:tries") and not client.exists("{writes}:aside")
     drained(worker, writes)
     assert db.get("ada") == "2"
+
+
+def test_a_table_that_is_missing_is_no_fault_of_the_messages(writes, make_worker, db, client):
+    worker = make_worker(tries=1)
+    for n, table in enumerate(("cachelab_applied", "cachelab_users")):
+        writes.put("ada", str(n))
+        worker.step()
+        sql(db.url, f"DROP TABLE {table}")
+        writes.put("ada", "new")
+        with pytest.raises(Exception, match="no such table") as caught:
+            worker.step()
+        assert is_away(caught.value) and not client.exists("{writes}:tries")
+        if table == "cachelab_users":
+            sql(db.url, "CREATE TABLE cachelab_users (id TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        drained(worker, writes)
+        assert db.get("ada") == "new"
 
 
 def test_run_waits_for_its_database_says_so_once_and_ends_when_told(
@@ -834,6 +853,25 @@ def test_a_worker_goes_on_after_its_stream_was_lost(writes, make_worker, client,
     assert db.get("ada") == "2"
 
 
+def test_a_clock_that_is_behind_after_the_stream_was_lost_loses_no_write(
+    writes, make_worker, client, db
+):
+    worker = make_worker()
+    for id in ("ada", "bob"):
+        writes.put(id, "of the future")
+    drained(worker, writes)
+    sql(db.url, "UPDATE cachelab_versions SET message_id = '9999999999999-0'")
+    client.flushall()
+    for value in ("1", "2", None, "3"):
+        writes.put("ada", value)
+    client.xadd(STREAM, {"id": "bob", "value": '"old"'})  # the control: not known to be the latest
+    drained(worker, writes)
+    writes.put("ada", "4")
+    drained(worker, writes)
+    assert (db.get("ada"), db.get("bob")) == ("4", "of the future")
+    assert sorted(records(db).values()) == ["applied"] * 4 + ["superseded"] * 4
+
+
 def test_a_worker_that_ends_leaves_no_consumer_and_one_that_has_messages_does(
     writes, make_worker, client
 ):
@@ -866,3 +904,127 @@ def test_a_worker_of_which_the_cache_cannot_be_told_acknowledges_nothing(writes,
         away.restart()
         drained(worker, writes)
         assert users.get("ada") == "1" and worker.stats.repeated == 1
+
+
+# What CI installs, or what takes several servers.
+
+
+@pytest.mark.further
+def test_on_a_cluster_a_name_is_one_slot_and_all_is_as_on_one_server(db):
+    with cl.Cluster() as cluster:
+        client = cl.connect(cluster.url, timeout=10)
+        awaited = Awaited(cluster.url, 10, AsyncWriteBehind)
+        names = ["writes", "orders", "carts"]
+        for name in names:
+            writes = WriteBehind(client, name=name, load=db.get, replicas=1, wait_timeout=5)
+            for n in range(20):
+                writes.put(f"{name}-{n % 7}", str(n))
+            assert writes.get(f"{name}-5") == "19" and writes.length() == 20
+            drained(Worker(client, db, name=name, batch=6), writes)
+            assert db.get(f"{name}-5") == "19" and writes.get(f"{name}-6") == "13"
+        awaited.put("ada", 1)
+        assert (awaited.get("ada"), awaited.length()) == (1, 1)
+        awaited.close()
+
+
+@pytest.mark.further
+def test_behind_sentinel_no_write_that_a_replica_has_is_lost_by_a_fail_over(db):
+    with cl.Sentinel() as ha:
+        client = cl.connect(ha.url, timeout=2)
+        writes = WriteBehind(client, load=db.get, replicas=1, wait_timeout=1)
+        worker = Worker(client, db, batch=5)
+        acknowledged: dict[str, str] = {}
+
+        def put(n: int) -> None:
+            with suppress(RedisUnavailable, WriteUncertain):
+                writes.put(f"user-{n}", str(n))
+                acknowledged[f"user-{n}"] = str(n)
+
+        for n in range(20):
+            put(n)
+        worker.step()
+        next(node for node in ha.nodes if node.role == "primary").kill()
+        until, n = time.monotonic() + PATIENCE, 20
+        while len(acknowledged) < 40 and time.monotonic() < until:
+            put(n := n + 1)
+        while time.monotonic() < until:
+            with suppress(RedisUnavailable):
+                drained(worker, writes)
+                break
+        assert len(acknowledged) == 40
+        assert {id: db.get(id) for id in acknowledged} == acknowledged
+
+
+@pytest.fixture
+def postgres():
+    tables = ("cachelab_users", "cachelab_applied", "cachelab_versions", "effects", "latest")
+    drop = f"DROP TABLE IF EXISTS {', '.join(tables)}"
+    sql(POSTGRES, drop)
+    with cl.UserDatabase(POSTGRES, latency=0) as db:
+        yield db
+    sql(POSTGRES, drop)
+
+
+@pytest.mark.further
+@without_postgres
+def test_on_postgresql_workers_killed_twenty_times_lose_and_double_nothing(
+    server, client, tmp_path, postgres
+):
+    trial = Trial(server, tmp_path / "unused.db", postgres.url)
+    for n in range(20):
+        trial.put(7)
+        claim_after = 0.001 if n % 3 else 3600
+        trial.dies(partial(work, claim_after=claim_after, batch=3), POINTS[n % 4])
+    drained(ours(trial, nothing, batch=4), trial.writes)
+    assert trial.lost_and_doubled() == (0, 0)
+    assert len(records(postgres)) == 140 and not client.exists("{writes}:aside")
+
+
+@pytest.mark.further
+@without_postgres
+def test_on_postgresql_many_workers_neither_wait_in_a_circle_nor_bring_back_an_old_value(
+    writes, server, client, postgres, together
+):
+    draw = random.Random(0)
+    wanted = {}
+    for n in range(600):
+        id = f"user-{draw.randrange(40)}"
+        wanted[id] = None if n % 10 == 0 else str(n)
+        writes.put(id, wanted[id])
+
+    def bring() -> None:
+        drained(Worker(client, postgres, batch=25, claim_after=0.05), writes)
+
+    assert together(4, bring) == [None] * 4
+    assert {id: postgres.get(id) for id in wanted} == wanted and len(records(postgres)) == 600
+
+
+@pytest.mark.further
+@without_postgres
+def test_a_postgresql_that_is_locked_or_ends_its_sessions_is_away_and_a_value_is_not(
+    writes, server, client, postgres, monkeypatch
+):
+    wait = partial(cl.UserDatabase.transaction, patience=0.05)
+    monkeypatch.setattr(cl.UserDatabase, "transaction", lambda self: wait(self))
+    monkeypatch.setattr("cachelab.writes.worker.RETRY", 0.001)
+    worker = Worker(client, postgres, tries=1)
+    writes.put("ada", "1")
+    worker.step()
+    writes.put("ada", "2")
+    with postgres.transaction() as other:
+        other.execute(text("LOCK TABLE cachelab_versions"))
+        with pytest.raises(Exception, match="lock timeout") as caught:
+            worker.step()
+        assert is_away(caught.value)
+    sql(
+        POSTGRES,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE usename = current_user AND pid <> pg_backend_pid()",
+    )
+    with pytest.raises(Exception, match="terminat|closed|lost") as caught:
+        worker.step()
+    assert is_away(caught.value)
+    assert not client.exists("{writes}:tries")
+    writes.put("nul", "\0")
+    drained(worker, writes)
+    assert postgres.get("ada") == "2" and client.xlen("{writes}:aside") == 1

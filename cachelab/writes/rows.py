@@ -6,7 +6,7 @@ the messages of a dead worker brings them after newer ones.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cachelab.cache.codec import from_json
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 Store = Callable[["Connection", str, Any], object]
+Latest = Callable[[Sequence[Message]], list[Message]]
 
 APPLIED = "applied"
 SUPERSEDED = "superseded"  # a newer write of its row came first, or with it
@@ -41,8 +42,10 @@ _PRUNE = """DELETE FROM cachelab_applied
 
 # SQLite: busy, locked, out of memory, read-only, I/O, corrupt, full, cannot open, protocol.
 _SQLITE_AWAY = {5, 6, 7, 8, 10, 11, 13, 14, 15}
-# PostgreSQL: connection, serialisation and deadlock, resources, lock and timeout, operator, system.
+# PostgreSQL: connection, serialisation and deadlock, resources, lock and timeout, operator, system;
+# and what ails every message alike: no such table or column, no permission.
 _POSTGRES_AWAY = ("08", "40", "53", "55P03", "57", "58", "25006", "25P03")
+_POSTGRES_UNFIT = ("42P01", "42703", "42501")
 
 
 class Brought(NamedTuple):
@@ -60,15 +63,26 @@ class Rows:
         database: Where they stand, with the tables cachelab_applied and cachelab_versions beside.
         stream: The name of the stream.
         group: The name of the group.
+        latest: A function that returns those of messages after which nothing was put in their
+            rows. It is asked, while their rows are locked, for what looks older than they are: a
+            stream that was lost, or cut short by a fail-over, begins again by another clock.
         store: A function of the connection, an id and its value, None for a row to delete, that
             writes one row; by default cachelab_users, where what is no text is kept as JSON.
     """
 
-    def __init__(self, database: UserDatabase, stream: str, group: str, store: Store | None = None):
+    def __init__(
+        self,
+        database: UserDatabase,
+        stream: str,
+        group: str,
+        latest: Latest,
+        store: Store | None = None,
+    ):
         from sqlalchemy import bindparam, text
 
         self._database = database
         self._whose = {"stream": stream, "group_name": group}
+        self._latest = latest
         self._store = store
         self._is_prepared = False
         several: Any = bindparam("asked", expanding=True)
@@ -90,11 +104,15 @@ class Rows:
             by_row.setdefault(message.id, []).append(message)
         by_row = dict(sorted(by_row.items()))
         values = {id: from_json(puts[-1].text) for id, puts in by_row.items()}
+        self._is_prepared = False  # until this has gone well: the tables may have been dropped
         with self._database.transaction() as connection:
             versions = self._locked(connection, list(values))
             asked = [message.message_id for puts in by_row.values() for message in puts]
             known = set(self._ask(connection, self._known, asked).scalars())
-            new = [puts[-1] for id, puts in by_row.items() if puts[-1].order > order(versions[id])]
+            last = [puts[-1] for puts in by_row.values() if puts[-1].message_id not in known]
+            newer = [message for message in last if message.order > order(versions[message.id])]
+            older = [message for message in last if message not in newer]
+            new = newer + (self._latest(older) if older else [])
             self._write(connection, {message.id: values[message.id] for message in new})
             outcomes = {
                 message: SUPERSEDED
@@ -102,11 +120,13 @@ class Rows:
                 for message in puts
                 if message.message_id not in known
             } | dict.fromkeys(new, APPLIED)
-            self._remember(connection, new, outcomes)
+            self._remember(connection, newer, outcomes)
+        self._is_prepared = True
         return Brought(len(new), len(outcomes) - len(new), len(asked) - len(outcomes))
 
     def knows(self, message: Message) -> bool:
         """Say whether a message has been applied, or superseded."""
+        self._prepare()
         with self._database.transaction() as connection:
             return bool(self._ask(connection, self._known, [message.message_id]).scalars().all())
 
@@ -172,7 +192,7 @@ class Rows:
 
 
 def is_away(error: BaseException) -> bool:
-    """Say whether the database is away, locked or full: that passes, whatever is written.
+    """Say whether the database is away, locked, full or unfit: that passes, whatever is written.
 
     An error of SQL or of a value comes again with the same message, and only with it.
     """
@@ -186,7 +206,9 @@ def is_away(error: BaseException) -> bool:
         return True
     cause = error.orig
     if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
-        return code & 0xFF in _SQLITE_AWAY
+        return code & 0xFF in _SQLITE_AWAY or str(cause).startswith("no such table")
+    if (getattr(cause, "sqlstate", None) or "") in _POSTGRES_UNFIT:
+        return True
     if not isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.InternalError)):
         return False
     state = getattr(cause, "sqlstate", None)

@@ -47,6 +47,18 @@ end
 return {found[1], messages}
 """
 
+# Make messages as young as if they were claimed anew, those that are still this worker's.
+RENEW = """
+local group, me = ARGV[1], ARGV[2]
+for at = 3, #ARGV do
+  local known = redis.call('XPENDING', KEYS[1], group, ARGV[at], ARGV[at], 1)[1]
+  if known and known[2] == me then
+    redis.call('XCLAIM', KEYS[1], group, me, 0, ARGV[at], 'JUSTID')
+  end
+end
+return 1
+"""
+
 # Acknowledge messages; then forget and trim what every group has applied: what lies below the
 # oldest message that one of them has not. That message's id, and the server's clock.
 ACKNOWLEDGE = """

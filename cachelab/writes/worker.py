@@ -32,10 +32,12 @@ from cachelab.writes.stream import (
     ACKNOWLEDGE,
     CLAIM,
     LEAVE,
+    RENEW,
     SET_ASIDE,
     Message,
     Stream,
     entries,
+    held,
     message,
     patience,
 )
@@ -136,13 +138,14 @@ class Worker:
         self._cache = cache
         if not isinstance(database, UserDatabase):
             database = UserDatabase(_check.text("database", database), latency=0, connections=1)
-        self._rows = Rows(database, name, group, store)
+        self._rows = Rows(database, name, group, self._latest, store)
         self._block = patience(client) / 2  # seconds: a reply that comes later is a timeout
         self._has_group = False
         self._held: dict[str, Message] = {}  # what this worker has not acknowledged, in order
         self._alone: dict[str, float] = {}  # what is tried by itself, and when again
         self._claims_at = self._prunes_at = 0.0
         self._cursor = "0-0"
+        self._trimmed: list[bytes] = []  # below what the stream is trimmed, and its clock
         self._stats = WorkerStats()
         self._troubles: set[str] = set()
 
@@ -174,6 +177,7 @@ class Worker:
         alone = [one for one in batch if one.message_id in self._alone]
         for one, tries in self._by_tries(alone):
             self._try_alone(one, tries)
+        self._prune()
         return self._stats - before
 
     def run(self, stop: threading.Event | None = None) -> WorkerStats:
@@ -202,7 +206,7 @@ class Worker:
                     pause = PAUSE[0]
                     self._troubles.clear()
             with suppress(RedisUnavailable):
-                self._leave()
+                self._leave(self.consumer)
         return self._stats
 
     async def run_async(self, stop: threading.Event | None = None) -> WorkerStats:
@@ -272,6 +276,17 @@ class Worker:
         self._acknowledge(messages)
         self._drop(messages)
 
+    def _latest(self, messages: Sequence[Message]) -> list[Message]:
+        """Return those of messages that are still the last put of their ids.
+
+        To be asked while the rows are locked: what a row has seen by then that was put later had
+        taken their place here before.
+        """
+        ids = [one.id for one in messages]
+        replies = self._ask(("HMGET", self.stream.pending, *ids))
+        waiting = [(one, held(reply)) for one, reply in zip(messages, replies, strict=True)]
+        return [one for one, last in waiting if last and last.message_id == one.message_id]
+
     def _try_alone(self, one: Message, tries: int) -> None:
         """Try a message by itself, counted before it is tried: it may end this process."""
         field = f"{self.group} {one.message_id}"
@@ -319,16 +334,17 @@ class Worker:
         """Acknowledge messages, and trim what every group has done with."""
         keys = "3", self.stream.stream, self.stream.pending, self.stream.tries
         ids = [one.message_id for one in messages]
-        reply = self._ask(("EVAL", ACKNOWLEDGE, *keys, self.group, *ids))
-        if reply and time.monotonic() >= self._prunes_at:
-            self._prunes_at = time.monotonic() + self._keep_ms / 60_000
-            self._prune(*reply)
+        self._trimmed = self._ask(("EVAL", ACKNOWLEDGE, *keys, self.group, *ids)) or []
 
-    def _prune(self, floor: bytes, seconds: bytes) -> None:
-        """Forget ids that the stream knows no more, and workers that have long been silent."""
+    def _prune(self) -> None:
+        """Forget, now and then, ids that the stream knows no more, and silent workers."""
+        if not self._trimmed or time.monotonic() < self._prunes_at:
+            return
+        floor, seconds = self._trimmed
         oldest_ms = int(floor.partition(b"-")[0])
         self._rows.prune(min(oldest_ms, 1000 * int(seconds) - self._keep_ms))
-        self._leave()
+        self._leave("")
+        self._prunes_at = time.monotonic() + self._keep_ms / 60_000
 
     def _set_aside(self, one: Message, error: str) -> None:
         keys = "3", self.stream.stream, self.stream.aside, self.stream.tries
@@ -345,13 +361,13 @@ class Worker:
     def _renew(self) -> None:
         """Say that this worker lives and works on its messages; that is no delivery of them."""
         if self._held:
-            claim = ("XCLAIM", self.stream.stream, self.group, self.consumer, "0")
-            self._ask((*claim, *self._held, "JUSTID"))
+            terms = self.group, self.consumer, *self._held
+            self._ask(("EVAL", RENEW, "1", self.stream.stream, *terms))
 
-    def _leave(self) -> None:
-        """Leave the group, and let go of silent members; of none that has a message."""
+    def _leave(self, who: str) -> None:
+        """Let a consumer leave the group, and silent ones; none that has a message."""
         longest = str(max(self._keep_ms, 10 * self._claim_ms))
-        self._ask(("EVAL", LEAVE, "1", self.stream.stream, self.group, self.consumer, longest))
+        self._ask(("EVAL", LEAVE, "1", self.stream.stream, self.group, who, longest))
 
     def _make_group(self) -> None:
         """Make the group where it is missing; it begins with the oldest message there is."""
