@@ -180,7 +180,18 @@ class _Refresher:
 
     def meaning(self, id: str, reply: Any) -> Any:
         """Return the value that a read found, or a Mark; have it refreshed where that is due."""
-        entry = opened(reply)
+        try:  # the usual hit passes without an Entry
+            raw, left = reply
+            due, _, text = raw.split(b"|", 2)
+            if left > int(due) and left >= self._grace:
+                value = decode(text)
+                if not isinstance(value, Mark):
+                    return value
+        except (TypeError, ValueError, AttributeError):
+            pass  # a Mark, a lease, nothing, or what is no entry
+        return self._of(id, opened(reply))
+
+    def _of(self, id: str, entry: Entry) -> Any:
         if entry.left < self._grace and not isinstance(entry.value, Mark):
             self.stale.one()
         if entry.left <= entry.due:
@@ -229,7 +240,7 @@ class _Refresher:
             if (await core.ask(budget, self._run, claim, CLAIM))[id] == 1:
                 await self._load_and_replace(id, token, budget)
         except Exception:
-            log.exception("A refresh has ended")
+            log.exception("A refresh of %r has ended without a value", id)
         finally:
             room.leave(place)
             core.waiting.set_loading(())
@@ -277,7 +288,8 @@ class RefreshAhead(Generic[V]):
         load: A function of an id that returns a JSON-able value, or None if there is no such id.
             It is called in threads of this class, too.
         ttl: Seconds after which a value is to be refreshed.
-        grace: Seconds that an old value may be served after that.
+        grace: Seconds that an old value may be served after that: several times lease, so that a
+            load that failed can be tried again.
         jitter: A share of ttl: each refresh is due at one drawn from [ttl * (1 - jitter), ttl].
         missing_ttl: Seconds after which absence is to be refreshed; None for never remembered.
         prefix: What every key starts with; the id follows. Any text under it is the cache's own.
@@ -321,20 +333,24 @@ class RefreshAhead(Generic[V]):
         )
         settings_of.refuse_coroutine_functions(settings)
         self._core = Core(client, settings, Blocking(settings.max_loads), Ahead())
+        self._counts = self._core.counts
+        self._key = self._core.key
+        self._gates = self._core.gates
+        self._pending = self._core.pending
+        self._look = self._core.leases.look_at
         self._refresher = _Refresher(self._core)
         self._meaning = self._refresher.meaning
 
     def get(self, id: str) -> V | None:
         """Return the value of an id, None if it does not exist; raises as `CacheAside.get`."""
-        core = self._core
-        key, budget = core.key(id), Budget()
-        if core.pending:  # deletes that could not reach Redis go first
+        key, budget = self._key(id), Budget()
+        if self._pending:  # deletes that could not reach Redis go first
             return self.get_many([id])[id]
-        value = self._meaning(id, core.gates.of(key).call(budget, core.leases.look_at, key))
+        value = self._meaning(id, self._gates.of(key).call(budget, self._look, key))
         if isinstance(value, Mark):
-            core.counts.misses.one()
-            return value_of(to_its_end(core.load({id: value}, budget))[id])
-        core.counts.hits.one()
+            self._counts.misses.one()
+            return value_of(to_its_end(self._core.load({id: value}, budget))[id])
+        self._counts.hits.one()
         return value
 
     def get_many(self, ids: Iterable[str]) -> dict[str, V | None]:
@@ -426,21 +442,25 @@ class AsyncRefreshAhead(Generic[V]):
             grace=grace,
         )
         self._core = Core(client, settings, Awaiting(settings.max_loads), Ahead())
+        self._counts = self._core.counts
+        self._key = self._core.key
+        self._gates = self._core.gates
+        self._pending = self._core.pending
+        self._look = self._core.leases.look_at
         self._refresher = _Refresher(self._core)
         self._meaning = self._refresher.meaning
 
     async def get(self, id: str) -> V | None:
         """Return the value of an id, None if it does not exist; raises as `CacheAside.get`."""
-        core = self._core
-        key, budget = core.key(id), Budget()
-        if core.pending:  # deletes that could not reach Redis go first
+        key, budget = self._key(id), Budget()
+        if self._pending:  # deletes that could not reach Redis go first
             return (await self.get_many([id]))[id]
-        reply = await core.gates.of(key).call_async(budget, core.leases.look_at, key)
+        reply = await self._gates.of(key).call_async(budget, self._look, key)
         value = self._meaning(id, reply)
         if isinstance(value, Mark):
-            core.counts.misses.one()
-            return value_of((await core.load({id: value}, budget))[id])
-        core.counts.hits.one()
+            self._counts.misses.one()
+            return value_of((await self._core.load({id: value}, budget))[id])
+        self._counts.hits.one()
         return value
 
     async def get_many(self, ids: Iterable[str]) -> dict[str, V | None]:
