@@ -106,6 +106,8 @@ class _Cursor(sqlite3.Cursor):
 
     def _run(self, call: Callable, sql: str, *parameters: Any) -> Any:
         points, word = self.connection.points, (sql.split(None, 1) or [""])[0].strip(";").upper()
+        if "busy_timeout" in sql.lower():
+            sql = f"PRAGMA busy_timeout = {round(1000 * BUSY)}"
         is_commit = word in ("COMMIT", "END")
         if not self.connection.in_transaction and (word in _WRITES or word == "BEGIN"):
             points.reach("begin")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -366,4 +367,5 @@ class Worker:
         if act == "SIGSTOP":
             self._was_stopped = True
             say("stopped")
-        os.kill(os.getpid(), signal.Signals[act])
+        # to this very thread, which would go on for a moment if another took the signal
+        signal.pthread_kill(threading.get_ident(), signal.Signals[act])
