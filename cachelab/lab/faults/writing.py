@@ -607,7 +607,7 @@ def _gather(function: Callable[..., object], parts: dict[str, str]) -> None:
             parts[name] = f"{name} = {value!r}"
         elif isinstance(value, FunctionType) and value.__module__ == function.__module__:
             _gather(value, parts)
-        elif inspect.isroutine(value) or inspect.isclass(value):
+        elif _is_importable(value) and value.__module__ != function.__module__:
             parts[name] = f"from {value.__module__} import {value.__name__} as {name}"
         else:
             kind = type(value).__name__
@@ -615,6 +615,10 @@ def _gather(function: Callable[..., object], parts: dict[str, str]) -> None:
                 f"{function.__name__} uses {name}, a {kind}, which cannot go to another process: "
                 "let it work with its arguments, functions and plain values"
             )
+
+
+def _is_importable(value: object) -> bool:
+    return inspect.isroutine(value) or inspect.isclass(value)
 
 
 def _names(code: CodeType) -> list[str]:
