@@ -5,14 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cachelab.lab.contract.child import Child, Say
+from cachelab.lab.contract.child import Child, Say, shift_clock
 from cachelab.lab.contract.kinds import AheadBench
 from cachelab.lab.contract.loading import DELAY
 from cachelab.lab.contract.promises import promise
 from cachelab.lab.contract.trial import READERS, Blocking, Broken, NotApplicable, expect, same
 
 TTL = 0.3  # seconds until a value is to be refreshed, at the latest
-HOUR = 3600.0
 
 
 @promise("no reader waits for a value that is refreshed", "refresh-ahead")
@@ -250,9 +249,7 @@ def _count_trips(trial: AheadBench, cache: Blocking, what: str) -> None:
 def _read_at(trial: AheadBench, hours: int, say: Say) -> Any:
     """Read with a clock that is wrong, in a child."""
     theirs = type(trial)(trial.kind, trial.place, trial.patience, trial.is_async)
-    right, right_ns = time.time, time.time_ns
-    time.time = lambda: right() + hours * HOUR
-    time.time_ns = lambda: right_ns() + int(hours * HOUR * 10**9)
+    shift_clock(hours)
     value = theirs.make_ahead(60).get("ada")
     time.sleep(0.2)  # for a refresh that would begin
     say(f"{value}, {len(theirs.origin.loads)} loads")

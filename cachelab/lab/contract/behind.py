@@ -48,6 +48,15 @@ def batches_keep_order(trial: BehindBench) -> None:
     trial.settle({id: values[-1] for id, values in histories.items()})
 
 
+@promise("the put that came last wins, whatever the clock of its process says", "write-behind")
+def clocks_may_differ(trial: BehindBench) -> None:
+    for hours in (2, -2):
+        for id in ("ada", "bob"):
+            trial.put_elsewhere(id, f"{hours} hours off", hours)
+    cache = trial.make_behind()
+    trial.settle(trial.put(cache, {"ada": "new"}) | {"bob": "-2 hours off"})
+
+
 @promise("a worker that is killed before or after COMMIT or XACK loses nothing", "write-behind")
 def killed_workers_lose_nothing(trial: BehindBench) -> None:
     wanted = _with_kills(trial)

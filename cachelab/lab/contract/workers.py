@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from cachelab.database import UserDatabase
-from cachelab.lab.contract.child import Child, Say
+from cachelab.lab.contract.child import Child, Say, shift_clock
 from cachelab.lab.contract.failpoints import REFUSED, Failpoints
 from cachelab.lab.contract.trial import Bench, Blocking, Broken, NotApplicable, expect
 
@@ -129,6 +129,20 @@ class BehindBench(Bench):
         for id, value in rows.items():
             cache.put(id, value)
         return rows
+
+    def put_elsewhere(self, id: str, value: str, hours: int) -> None:
+        """Put a value by a process of its own, whose clock is so many hours off."""
+
+        def put(say: Say) -> None:
+            shift_clock(hours)
+            asyncio.run(put_here())
+            say("put")
+
+        async def put_here() -> None:
+            if inspect.isawaitable(done := self.kind(*self.given()).put(id, value)):
+                await done
+
+        self.in_a_child(put)
 
     def reading(self) -> Blocking:
         """Return a new one that reads, or leave the trial."""
