@@ -313,7 +313,7 @@ def orders(*counts):
     if len(steps) <= 7:
         return sorted(set(itertools.permutations(steps)))
     draw = random.Random(0)
-    return [tuple(draw.sample(steps, len(steps))) for _ in range(150)]
+    return [tuple(draw.sample(steps, len(steps))) for _ in range(100)]
 
 
 def ends(client, kind, order, dies=False, lease=0.001):
