@@ -6,6 +6,8 @@ Each name is imported when it is first asked for; the worker needs the extra `da
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cachelab.errors import WritesFull, WriteUncertain
+
 if TYPE_CHECKING:
     from cachelab.writes.ahead import AsyncRefreshAhead, RefreshAhead
     from cachelab.writes.behind import AsyncWriteBehind, WriteBehind
@@ -27,6 +29,8 @@ __all__ = [
     "WriteAround",
     "WriteBehind",
     "WriteThrough",
+    "WriteUncertain",
+    "WritesFull",
 ]
 
 _LAZY = {

@@ -14,7 +14,7 @@ from cachelab.clients import drop_connections, shards
 from cachelab.clients.failures import passed
 from cachelab.errors import RedisUnavailable
 
-KEPT = "60000"  # milliseconds that a put is known by its token, should it be sent again
+KEPT = 5.0  # seconds, and four timeouts, that a put is known by its token, should it come again
 
 # {1, message id}, or {0, length} where the stream is full. A put that comes again, since the reply
 # to the first was lost, gets the first one's id, and writes for what waits for replicas to see it.
@@ -173,6 +173,7 @@ class Stream:
         if "{" in name or "}" in name:
             raise ValueError(f"name must be without braces, which tell keys apart, not {name!r}")
         self._client = client
+        self._kept = str(round(1000 * (KEPT + 4 * min(patience(client), 60.0))))
         self.stream, self.pending, self.tries, self.aside = (
             f"{{{name}}}:{part}" for part in ("stream", "pending", "tries", "aside")
         )
@@ -185,7 +186,7 @@ class Stream:
     def put(self, id: str, text: str, limit: int) -> tuple[str, ...]:
         """Return the command that records a write; sent again it records nothing more."""
         sent = f"{{{self.name}}}:put:{uuid.uuid4().hex}"
-        return "EVAL", PUT, "3", self.stream, self.pending, sent, id, text, str(limit), KEPT
+        return "EVAL", PUT, "3", self.stream, self.pending, sent, id, text, str(limit), self._kept
 
     def pending_of(self, id: str) -> tuple[str, ...]:
         """Return the command that asks what an id is to become."""
