@@ -585,6 +585,22 @@ def test_a_refresh_that_ends_by_what_nobody_catches_leaves_the_next_one_free(
     soon(lambda: cache.get("ada") == "new")
 
 
+def test_the_load_of_a_refresh_has_room_for_what_it_loads_itself(origin, client):
+    def load(id):
+        parts = [cache.get(f"{id} {n}") for n in range(2)] if len(id) == 3 else []
+        return [origin.rows.get(id), *parts]
+
+    options = {"ttl": 60, "grace": 60, "jitter": 0, "prefix": "", "max_loads": 1, "max_wait": 5}
+    cache = RefreshAhead(client, load, **options)
+    assert cache.get("ada") == ["old", [None], [None]]
+    origin.rows["ada"] = "new"
+    age(client, 61, "ada")
+    client.delete("ada 0", "ada 1")
+    cache.get("ada")
+    soon(lambda: cache.get("ada")[0] == "new")
+    assert cache.stats.failed == 0
+
+
 # Redis away, arguments, places
 
 
