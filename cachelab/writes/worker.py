@@ -96,7 +96,8 @@ class Worker:
         tries: How often a message is tried that fails by itself.
         cache: A CacheAside that is told of each row that was written.
         store: A function of an SQLAlchemy connection, an id and its value, None for a row to
-            delete, which writes one row in the transaction; by default `cachelab_users`.
+            delete, which writes one row and leaves the commit to the worker; by default
+            `cachelab_users`, where what is no text stands as JSON.
         keep: Seconds for which the database remembers ids of messages that are gone from the
             stream, by the stream's clock.
 
