@@ -177,7 +177,9 @@ class WriteBehind(Generic[V]):
         max_length: Messages that wait at most; a put beyond is refused, never dropped.
         max_wait: Seconds that a put waits for room before that.
         replicas: How many replicas must have a write before it is acknowledged (WAIT).
-        fsync: Whether the server must have it on its disk, and so its replicas (WAITAOF).
+        fsync: Whether the server must have it on its disk, and so its replicas (WAITAOF). Sure
+            under appendfsync always: under everysec Valkey 9.1 and some Redis 7.4 say so up to a
+            second too early (redis/redis pull request 13793).
         wait_timeout: Seconds to wait for that, less than the client's timeout; None for half of it.
             Under appendfsync everysec a second passes: ``connect(timeout=3)``.
 
@@ -289,7 +291,7 @@ class AsyncWriteBehind(Generic[V]):
         max_length: Messages that wait at most; a put beyond is refused, never dropped.
         max_wait: Seconds that a put waits for room before that.
         replicas: How many replicas must have a write before it is acknowledged (WAIT).
-        fsync: Whether the server must have it on its disk, and so its replicas (WAITAOF).
+        fsync: Whether the server must have it on its disk (WAITAOF): sure under appendfsync always.
         wait_timeout: Seconds to wait for that, less than the client's timeout.
 
     Raises:
