@@ -40,7 +40,7 @@ NAMES = {
     kind: {trial.__name__: sentence for sentence, trial in contract.promises_of(kind).items()}
     for kind in BROKEN
 }
-IMPATIENT = 3  # seconds that a broken one's call may hang
+IMPATIENT = 2  # seconds that a broken one's call may hang
 INHERITED = [trial.__name__ for trial in contract.PROMISES.values()]
 
 
@@ -253,6 +253,7 @@ def test_each_promise_has_a_broken_class_and_each_broken_class_a_promise():
     assert written - used == set(BY_HAND.values())
 
 
+@pytest.mark.further  # for the time that it takes: another pytest
 def test_pytest_judges_a_class_of_yours_by_the_promises_of_its_kind():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "applied_puts"]
     run = subprocess.run(
