@@ -119,8 +119,10 @@ def _attempted(load: Callable[[Any], Any], ids: Any) -> Any:
 CALLS_LOAD = {_attempted.__code__, attempted_async.__code__}
 
 
-def encode(id: str, value: Any) -> str:
+def encode(id: str, value: Any, came: str = "loaded") -> str:
     """Return value as JSON text that reads back as it was written.
+
+    came: How the value came, as errors say it.
 
     >>> encode("user-1", {"name": "Ada", 7: None})
     '{"name":"Ada","7":null}'
@@ -138,14 +140,14 @@ def encode(id: str, value: Any) -> str:
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"the value loaded for {id!r} is not JSON: {error}") from None
+        raise TypeError(f"the value {came} for {id!r} is not JSON: {error}") from None
     try:
         if "{" in text:
             _unambiguous.decode(text)
     except _Twins as twins:
         key = twins.args[0]
         raise ValueError(
-            f"the value loaded for {id!r} would lose a part in JSON: two keys become {key!r}"
+            f"the value {came} for {id!r} would lose a part in JSON: two keys become {key!r}"
         ) from None
     return text
 
@@ -225,6 +227,18 @@ def entry(outcome: Outcome, settings: Settings) -> tuple[str, str]:
         ttl = settings.missing_ttl
         return NOTHING if ttl is None else (outcome, str(milliseconds(ttl)))
     return outcome, str(milliseconds(settings.ttl, settings.jitter))
+
+
+class Form:
+    """How values stand in their keys: here as JSON and nothing else."""
+
+    def entry(self, outcome: Outcome, settings: Settings) -> tuple[str, str]:
+        """Return what to store for the outcome of a load, "" for nothing, and its ttl in ms."""
+        return entry(outcome, settings)
+
+    def json_of(self, raw: Any) -> Any:
+        """Return the JSON in what a key holds; what is none, such as a lease, as it is."""
+        return raw
 
 
 def milliseconds(ttl: float, jitter: float = 0.0, draw: Callable[[], float] = random.random) -> int:
