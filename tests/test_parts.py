@@ -66,6 +66,36 @@ def test_who_waited_for_room_at_a_server_that_fails_has_waited_for_redis(
     assert left < 5 - 0.19 if fails else left > 5 - 0.1  # slow is not away
 
 
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_loop_that_was_away_is_not_a_server_that_is_slow(server, monkeypatch, is_away):
+    monkeypatch.setattr("cachelab.cache.gate.BUDGET", 0.3)
+
+    async def main() -> object:
+        client = cl.connect_async(f"{server.url}?max_connections=1")
+        gate = Gate(client, Counts("a test"), Breaker())
+        entered, go = asyncio.Event(), asyncio.Event()
+
+        async def first() -> None:
+            entered.set()
+            await go.wait()
+
+        gate.answered(1.0)  # the last call took a second
+        calls = [asyncio.ensure_future(gate.call_async(Budget(), first))]
+        await entered.wait()
+        calls.append(asyncio.ensure_future(gate.call_async(Budget(), client.ping)))
+        await asyncio.sleep(0)  # it waits for room now
+        if is_away:
+            time.sleep(0.5)  # noqa: ASYNC251
+        else:
+            await asyncio.wait(calls, return_when="FIRST_COMPLETED")
+        go.set()
+        _, reply = await asyncio.gather(*calls)
+        await client.connection_pool.disconnect()
+        return reply
+
+    assert asyncio.run(main()) is (True if is_away else Mark.UNAVAILABLE)
+
+
 def test_a_gate_counts_what_redis_refuses_and_what_does_not_come():
     counts = Counts("a test")
     with cl.Server() as server:

@@ -289,11 +289,13 @@ class Gate:
     async def _has_room_async(self, room: asyncio.Semaphore, budget: Budget) -> bool:
         began = monotonic()
         while room.locked():
+            due = monotonic() + BUDGET
             try:
                 async with asyncio.timeout(BUDGET):
                     await room.acquire()
             except TimeoutError:
-                if self._took > SLOW or monotonic() > began + deadlines.QUEUE:
+                was_away = monotonic() > due + SLOW  # the loop, and not Redis
+                if self._took > SLOW and not was_away or monotonic() > began + deadlines.QUEUE:
                     return False
             else:
                 if not self.breaker.is_quiet:  # it was Redis that was waited for
