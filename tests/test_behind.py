@@ -726,6 +726,33 @@ def test_while_the_database_is_locked_nothing_is_lost_counted_or_set_aside(
     assert db.get("ada") == "2"
 
 
+@pytest.mark.parametrize("looks", [True, False])
+def test_workers_that_are_killed_while_they_wait_for_a_lock_are_no_fault_of_the_message(
+    writes, make_worker, client, tmp_path, monkeypatch, looks
+):
+    wait = partial(cl.UserDatabase.transaction, patience=0.01)
+    monkeypatch.setattr(cl.UserDatabase, "transaction", lambda self: wait(self))
+    if not looks:  # the control
+        monkeypatch.setattr("cachelab.writes.rows.Rows.knows", lambda self, one: False)
+    make_worker().step()
+    writes.put("ada", "1")
+    ask = Worker._ask
+
+    def killed(worker, command, *ignored):
+        if command[0] == "HINCRBY" and command[-1] == "-1":
+            raise KeyboardInterrupt
+        return ask(worker, command, *ignored)
+
+    with monkeypatch.context() as dying, locked(tmp_path / "rows.db"):
+        dying.setattr(Worker, "_ask", killed)
+        for _ in range(14):
+            with suppress(Exception, KeyboardInterrupt):
+                make_worker(claim_after=0.001, tries=1).step()
+            time.sleep(0.002)
+    drained(make_worker(claim_after=0.001, tries=1), writes)
+    assert client.xlen("{writes}:aside") == (not looks)
+
+
 def test_a_table_that_is_missing_is_no_fault_of_the_messages(writes, make_worker, db, client):
     worker = make_worker(tries=1)
     for n, table in enumerate(("cachelab_applied", "cachelab_users")):
@@ -763,6 +790,40 @@ def test_run_waits_for_its_database_says_so_once_and_ends_when_told(
     assert not running.is_alive() and db.get("ada") == "1"
     (told,) = caplog.records
     assert "waits" in told.message and "locked" in told.message
+
+
+def test_an_error_that_says_nothing_ends_no_worker(writes, make_worker, caplog):
+    def silent() -> None:
+        raise TimeoutError
+
+    store = Refuses("1", silent, times=1)
+    worker, stop = make_worker(store=store), threading.Event()
+    writes.put("ada", "1")
+    running = threading.Thread(target=worker.run, args=(stop,))
+    running.start()
+    emptied(writes)
+    stop.set()
+    running.join(PATIENCE)
+    assert (store.stored, worker.stats.aside) == ([("ada", "1")], 0)
+    assert [one.message for one in caplog.records] == ["The worker of 'writes' waits: TimeoutError"]
+
+
+class Insists(Worker):
+    """A worker that asks for as many messages each time: the control."""
+
+    _asked = property(lambda self: 40, lambda self, count: None)
+
+
+@pytest.mark.parametrize("kind", [Worker, Insists])
+def test_a_batch_that_is_too_long_to_come_in_time_is_made_shorter(server, writes, db, kind):
+    for n in range(40):
+        writes.put(f"user-{n}", "x" * 2**20)
+    worker = kind(cl.connect(server.url, timeout=0.02), db, claim_after=0.001, batch=40)
+    until = time.monotonic() + (PATIENCE if kind is Worker else 1)
+    while writes.length() and time.monotonic() < until:
+        with suppress(RedisUnavailable):
+            worker.step()
+    assert (writes.length() == 0) == (kind is Worker)
 
 
 def test_the_batch_that_was_begun_is_ended_and_no_other_begun(writes, make_worker, db):
@@ -807,6 +868,21 @@ def test_the_stream_is_trimmed_below_what_every_group_has_applied(
         assert left == [3, 1, 0]
         assert not client.exists("{writes}:pending")
         assert other.get("user-4") == "4"
+
+
+def test_a_stream_that_a_group_held_up_is_trimmed_when_that_group_is_gone(make_worker, client):
+    client.xgroup_create(STREAM, "left behind", "0", mkstream=True)
+    writes = WriteBehind(client, max_length=2)
+    worker = make_worker(claim_after=0.001)
+    for value in ("1", "2"):
+        writes.put("ada", value)
+        worker.step()
+    worker.step()
+    with pytest.raises(WritesFull):  # the control: nothing comes, since nothing may go
+        writes.put("ada", "3")
+    client.xgroup_destroy(STREAM, "left behind")
+    drained(worker, writes)
+    assert writes.pending("ada") is None
 
 
 def test_two_groups_on_one_database_both_get_every_message(writes, make_worker):
@@ -870,6 +946,22 @@ def test_a_clock_that_is_behind_after_the_stream_was_lost_loses_no_write(
     drained(worker, writes)
     assert (db.get("ada"), db.get("bob")) == ("4", "of the future")
     assert sorted(records(db).values()) == ["applied"] * 4 + ["superseded"] * 4
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_id_of_a_message_that_comes_again_with_another_write_is_another_message(
+    writes, make_worker, client, db, monkeypatch, told
+):
+    if not told:  # the control: as if the id alone told what has been brought
+        monkeypatch.setattr("cachelab.writes.rows._digest", lambda message: "")
+    for value, ids in {"lost": "ab", "new": "bc"}.items():
+        client.flushall()  # and the clock is behind: ids go on from the one that came last
+        for n, id in enumerate(ids):
+            message, as_json = f"9999999999999-{n + 1}", json.dumps(value)
+            client.xadd(STREAM, {"id": id, "value": as_json}, id=message)
+            client.hset("{writes}:pending", id, f"{message} {as_json}")
+        drained(make_worker(), writes)
+    assert [db.get(id) for id in "abc"] == ["lost", *(["new", "new"] if told else ["lost", None])]
 
 
 def test_a_worker_that_ends_leaves_no_consumer_and_one_that_has_messages_does(

@@ -9,8 +9,10 @@ pytest --cache my_module:MyWriteBehind    judges a class of yours instead, by it
 import asyncio
 import inspect
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import broken_writes
@@ -308,6 +310,17 @@ class Unbuildable(ByHand):
 class Exits(ByHand):
     def work(self):
         raise SystemExit
+
+
+def test_a_trial_that_does_not_end_leaves_nothing_behind(tmp_path, monkeypatch):
+    class Stops(ByHand):
+        def put(self, id, value):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = NAMES["write-behind"]["puts_are_applied"]
+    assert "the trial did not end" in contract.verdict(Stops, name, 0.5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_cannot_be_built_or_ends_is_told():

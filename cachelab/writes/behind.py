@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from cachelab import _check
 from cachelab.cache import AsyncCacheAside, CacheAside
@@ -93,7 +93,8 @@ class _Producer:
             self.failed.one()
             if shards.is_failure(recorded):
                 raise self.stream.away(recorded, UNSURE)
-            raise self.stream.refused(recorded, "Nothing was recorded.")
+            is_demoted = isinstance(recorded, ReadOnlyError)  # since a first try, perhaps
+            raise self.stream.refused(recorded, UNSURE if is_demoted else "Nothing was recorded.")
         is_in, told = recorded
         if not is_in:
             return None

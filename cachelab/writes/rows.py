@@ -5,6 +5,7 @@ each row the latest message that it knows. To remember the last id alone would n
 the messages of a dead worker brings them after newer ones.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,13 +31,14 @@ _LOCK = """INSERT INTO cachelab_versions (stream, group_name, row_id, message_id
            DO UPDATE SET message_id = cachelab_versions.message_id"""
 _VERSIONS = """SELECT row_id, message_id FROM cachelab_versions
                WHERE stream = :stream AND group_name = :group_name AND row_id IN :asked"""
-_KNOWN = """SELECT message_id FROM cachelab_applied
+_KNOWN = """SELECT message_id, content FROM cachelab_applied
             WHERE stream = :stream AND group_name = :group_name AND message_id IN :asked"""
 _ADVANCE = """UPDATE cachelab_versions SET message_id = :message_id
               WHERE stream = :stream AND group_name = :group_name AND row_id = :row_id"""
 _REMEMBER = """INSERT INTO cachelab_applied
-               (stream, group_name, message_id, put_at_ms, row_id, outcome)
-               VALUES (:stream, :group_name, :message_id, :put_at_ms, :row_id, :outcome)"""
+               (stream, group_name, message_id, content, put_at_ms, row_id, outcome)
+               VALUES
+               (:stream, :group_name, :message_id, :content, :put_at_ms, :row_id, :outcome)"""
 _PRUNE = """DELETE FROM cachelab_applied
             WHERE stream = :stream AND group_name = :group_name AND put_at_ms < :before_ms"""
 
@@ -107,18 +109,15 @@ class Rows:
         self._is_prepared = False  # until this has gone well: the tables may have been dropped
         with self._database.transaction() as connection:
             versions = self._locked(connection, list(values))
-            asked = [message.message_id for puts in by_row.values() for message in puts]
-            known = set(self._ask(connection, self._known, asked).scalars())
-            last = [puts[-1] for puts in by_row.values() if puts[-1].message_id not in known]
+            asked = [message for puts in by_row.values() for message in puts]
+            known = self._remembered(connection, asked)
+            last = [puts[-1] for puts in by_row.values() if puts[-1] not in known]
             newer = [message for message in last if message.order > order(versions[message.id])]
             older = [message for message in last if message not in newer]
             new = newer + (self._latest(older) if older else [])
             self._write(connection, {message.id: values[message.id] for message in new})
             outcomes = {
-                message: SUPERSEDED
-                for puts in by_row.values()
-                for message in puts
-                if message.message_id not in known
+                message: SUPERSEDED for message in asked if message not in known
             } | dict.fromkeys(new, APPLIED)
             self._remember(connection, newer, outcomes)
         self._is_prepared = True
@@ -128,13 +127,22 @@ class Rows:
         """Say whether a message has been applied, or superseded."""
         self._prepare()
         with self._database.transaction() as connection:
-            return bool(self._ask(connection, self._known, [message.message_id]).scalars().all())
+            return bool(self._remembered(connection, [message]))
 
     def prune(self, before_ms: int) -> None:
         """Forget the ids of messages that were put before a time, by the stream's clock."""
         self._prepare()
         with self._database.transaction() as connection:
             self._run(connection, _PRUNE, [{"before_ms": before_ms}])
+
+    def _remembered(self, connection: "Connection", messages: Sequence[Message]) -> set[Message]:
+        """Return those of messages that have been brought before.
+
+        The id alone does not tell: a stream that begins again gives some of them once more.
+        """
+        ids = [message.message_id for message in messages]
+        found = {(id, content) for id, content in self._ask(connection, self._known, ids)}
+        return {message for message in messages if (message.message_id, _digest(message)) in found}
 
     def _locked(self, connection: "Connection", ids: list[str]) -> dict[str, str]:
         """Lock the rows of ids; return the latest message that each has seen."""
@@ -157,6 +165,7 @@ class Rows:
         records = [
             {
                 "message_id": message.message_id,
+                "content": _digest(message),
                 "put_at_ms": message.order[0],
                 "row_id": message.id,
                 "outcome": outcome,
@@ -226,6 +235,12 @@ def as_text(value: Any) -> str | None:
     return json.dumps(value, separators=(",", ":"))
 
 
+def _digest(message: Message) -> str:
+    """Return what tells a write from another one of the same message id."""
+    told = f"{message.id}\0{message.text}".encode()
+    return hashlib.blake2b(told, digest_size=16).hexdigest()
+
+
 def _tables() -> Any:
     from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
 
@@ -236,6 +251,7 @@ def _tables() -> Any:
         Column("stream", Text, primary_key=True),
         Column("group_name", Text, primary_key=True),
         Column("message_id", Text, primary_key=True),
+        Column("content", Text, primary_key=True),
         Column("put_at_ms", BigInteger, nullable=False),
         Column("row_id", Text, nullable=False),
         Column("outcome", Text, nullable=False),

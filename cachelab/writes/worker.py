@@ -128,7 +128,7 @@ class Worker:
         if " " in group:
             raise ValueError(f"group must be without spaces, not {group!r}")
         self.consumer = _check.identity("consumer", _new_name() if consumer is None else consumer)
-        self._batch = _check.whole("batch", batch, least=1, most=MOST_BATCH)
+        self._batch = self._asked = _check.whole("batch", batch, least=1, most=MOST_BATCH)
         self._claim_ms = _check.milliseconds("claim_after", claim_after)
         self._tries = _check.whole("tries", tries, least=1, most=1000)
         self._keep_ms = round(1000 * _check.wait("keep", keep))
@@ -171,7 +171,7 @@ class Worker:
                 messages are kept, and tried first.
         """
         before = self._stats
-        batch = self._due() or self._claim() or self._read(wait)
+        batch = self._next(wait)
         together = [one for one in batch if one.message_id not in self._alone]
         if together and not self._brought(together):
             self._alone |= dict.fromkeys((one.message_id for one in together), 0.0)
@@ -221,6 +221,16 @@ class Worker:
             await working
             raise
 
+    def _next(self, wait: float) -> list[Message]:
+        """Return messages to try: fewer where the reply with more of them did not come in time."""
+        try:
+            batch = self._due() or self._claim() or self._read(wait)
+        except RedisUnavailable:
+            self._asked = max(1, self._asked // 2)
+            raise
+        self._asked = min(self._asked + 1, self._batch)
+        return batch
+
     def _due(self) -> list[Message]:
         """Return the messages that this worker has from before and may try now."""
         now = time.monotonic()
@@ -231,13 +241,14 @@ class Worker:
         if time.monotonic() < self._claims_at:
             return []
         self._make_group()
-        terms = self.group, self.consumer, str(self._claim_ms), self._cursor, str(self._batch)
+        terms = self.group, self.consumer, str(self._claim_ms), self._cursor, str(self._asked)
         reply = self._ask(("EVAL", CLAIM, "1", self.stream.stream, *terms))
         if reply is None:
             return []
         self._cursor = reply[0].decode()
         if self._cursor == "0-0":
             self._claims_at = time.monotonic() + self._claim_ms / 4000
+            self._acknowledge(())  # trims though nothing comes: a group that held it up may be gone
         found = [message(*entry) for entry in reply[1]]
         found = [one for one in found if one.message_id not in self._held]
         self._count(claimed=len(found))
@@ -250,7 +261,7 @@ class Worker:
         self._make_group()
         block_ms = round(1000 * min(wait, self._block))
         blocking = ("BLOCK", str(block_ms)) if block_ms > 0 else ()
-        count = ("COUNT", str(self._batch))
+        count = ("COUNT", str(self._asked))
         group = ("GROUP", self.group, self.consumer)
         reply = self._ask(
             ("XREADGROUP", *group, *count, *blocking, "STREAMS", self.stream.stream, ">")
@@ -292,7 +303,8 @@ class Worker:
         """Try a message by itself, counted before it is tried: it may end this process."""
         field = f"{self.group} {one.message_id}"
         count = ("HINCRBY", self.stream.tries, field)
-        if tries >= DEATHS * self._tries and not self._rows.knows(one):
+        is_known = tries > 0 and self._rows.knows(one)  # waits, uncounted, for a locked database
+        if tries >= DEATHS * self._tries and not is_known:
             self._set_aside(one, f"its worker ended in each of {tries} tries")
             return
         tries = int(self._ask((*count, "1")))
@@ -410,7 +422,8 @@ class Worker:
         kind = type(error).__name__
         if kind not in self._troubles:
             self._troubles.add(kind)
-            log.warning("The worker of %r waits: %s", self.stream.name, str(error).splitlines()[0])
+            why = (str(error) or kind).splitlines()[0]
+            log.warning("The worker of %r waits: %s", self.stream.name, why)
 
 
 @contextmanager

@@ -26,9 +26,11 @@ row. ``get`` may be missing there: then nothing that is read is judged.
 import inspect
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -165,7 +167,10 @@ def verdict(
         with warnings.catch_warnings():
             _quiet()
             return seen(on)
-    with Child(partial(_try, seen)) as trial:
+    with (
+        TemporaryDirectory(prefix="cachelab-contract-", ignore_cleanup_errors=True) as folder,
+        Child(partial(_try, seen, folder)) as trial,
+    ):
         try:
             return json.loads(trial.hear(3 * patience))
         except TimeoutError:
@@ -174,8 +179,9 @@ def verdict(
             return f"the process has ended amid the trial, with status {trial.kill()}"
 
 
-def _try(seen: Callable[[], str | None], say: Say) -> None:
+def _try(seen: Callable[[], str | None], folder: str, say: Say) -> None:
     os.setsid()  # what it forks is killed with it
+    tempfile.tempdir = folder  # what it leaves there is removed with it
     _quiet()
     say(json.dumps(seen()))
 

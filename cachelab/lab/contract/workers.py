@@ -110,7 +110,11 @@ class BehindBench(Bench):
         self.mark = "put "
         self._count = itertools.count()
         self._changed = 0.0
-        super().__init__(*arguments, **options)
+        try:
+            super().__init__(*arguments, **options)
+        except BaseException:
+            self.ledger.close()
+            raise
 
     def make_behind(self, max_length: int = 1000) -> Blocking:
         """Return a new one, which this process puts by."""
