@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from conftest import Awaited, disconnected
+from conftest import PATIENT, Awaited, disconnected
 from test_failures import LIMITS, limited
 from test_faults import Table, contend, usual
 
@@ -40,10 +40,11 @@ SETS = {"cluster": cl.Cluster, "sentinel": cl.Sentinel}
 def cache_on(flavour: str, url: str, **options) -> Iterator:
     """A cache of either kind, whose calls block; its values are the ids in capitals."""
     options = {"load": str.upper, "ttl": 60} | options
+    timeout = options.pop("timeout", 0.2)
     if flavour == "sync":
-        yield cl.CacheAside(cl.connect(url), **options)
+        yield cl.CacheAside(cl.connect(url, timeout=timeout), **options)
         return
-    cache = Awaited(url, **options)
+    cache = Awaited(url, timeout, **options)
     try:
         yield cache
     finally:
@@ -191,11 +192,13 @@ def test_an_old_value_that_comes_back_with_a_late_replica_stays_for_its_ttl_at_m
 
 
 @pytest.mark.parametrize("flavour", ["sync", "async"])
-def test_slots_move_under_load_and_no_read_is_wrong_or_a_miss(flavour):
+def test_slots_move_under_load_and_no_read_is_wrong_or_a_miss(flavour, monkeypatch):
     rows, loads = {id: id.upper() for id in IDS}, []
+    monkeypatch.setattr("cachelab.cache.gate.BUDGET", 2 * PATIENT)  # a move is no matter of time
+    patient = {"load": lambda id: loads.append(id) or rows[id], "timeout": PATIENT}
     with (
         cl.Cluster(replicas=0) as nodes,
-        cache_on(flavour, nodes.url, load=lambda id: loads.append(id) or rows[id]) as cache,
+        cache_on(flavour, nodes.url, **patient) as cache,
     ):
         cache.warm(IDS)
         loads.clear()
