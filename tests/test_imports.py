@@ -23,6 +23,7 @@ FLOORS = {
         "database server",
         "clients",
         "cache seeder",
+        "apps",
         "__init__",
         "lab",
         "cli",

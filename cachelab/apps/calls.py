@@ -1,0 +1,104 @@
+"""How the applications call Redis: written once, awaited by one twin, run to its end by the other.
+
+An application keeps what is nowhere else, so a call that got no answer raises. What cannot be done
+by one command is one script, whose keys share a slot by their hash tag, `{...}`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import redis
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from cachelab.cache.gate import Client
+from cachelab.clients import check_client, drop_connections, foreign
+from cachelab.clients.shards import exchange, exchange_async, is_cluster, is_failure
+from cachelab.errors import RedisUnavailable
+
+
+class Calls:
+    """Commands and scripts to one server or to the nodes of a cluster; replies are text.
+
+    Args:
+        client: What `connect` or `connect_async` returns.
+        kind: "sync" for a client that blocks: the coroutines below then never suspend.
+
+    Raises:
+        TypeError: client is of the other kind, or none.
+    """
+
+    def __init__(self, client: Client, kind: Literal["sync", "async"]):
+        check_client(client, kind, "connect" if kind == "sync" else "connect_async")
+        self.client: Any = client
+        self._awaits = kind == "async"
+
+    async def command(self, *words: str) -> Any:
+        """Return the reply to one command.
+
+        Raises:
+            RedisUnavailable: There was no answer.
+            redis.ResponseError: Redis refuses; the message says why.
+        """
+        try:
+            reply = self.client.execute_command(*words, NEVER_DECODE=True)
+            return _text(await reply if self._awaits else reply)
+        except (redis.RedisError, OSError) as error:
+            failure = self._failure(error)
+        raise failure
+
+    async def script(self, script: str, keys: Sequence[str], *words: str) -> Any:
+        """Return what a Lua script returns; raises as `command` does."""
+        return await self.command("EVAL", script, str(len(keys)), *keys, *words)
+
+    async def each(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Return the replies to commands whose second word is their key, in one round trip.
+
+        On a cluster it is one to each node that holds some. Raises the first error, as `command`
+        does, when all have been sent.
+        """
+        if not commands:
+            return []
+        try:
+            replies = await self._exchanged(commands)
+        except (redis.RedisError, OSError) as error:
+            replies = [error]
+        failures = (self._failure(reply) for reply in replies if isinstance(reply, Exception))
+        if failure := next(failures, None):
+            raise failure
+        return [_text(reply) for reply in replies]
+
+    async def _exchanged(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        if is_cluster(self.client):
+            keyed = [(words[1], words) for words in commands]
+            if self._awaits:
+                return await exchange_async(self.client, keyed)
+            return exchange(self.client, keyed)
+        pipeline = self.client.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words, NEVER_DECODE=True)
+        replies = pipeline.execute(raise_on_error=False)
+        return list(await replies if self._awaits else replies)
+
+    def _failure(self, error: Exception) -> BaseException:
+        """Return what the caller is to see of an error that came instead of a reply."""
+        if (theirs := foreign(error)) is not None:
+            return theirs
+        if isinstance(error, ReadOnlyError):  # demoted: the address may lead to another by now
+            drop_connections(self.client)
+        elif isinstance(error, ResponseError) and not is_failure(error):
+            return error
+        return RedisUnavailable(
+            f"Redis did not do what it was asked for, or did not say so: "
+            f"{type(error).__name__}: {error}. Each call of an application may be repeated."
+        )
+
+
+def _text(reply: Any) -> Any:
+    """Return a reply with text for bytes, also inside of lists, sets and maps."""
+    if isinstance(reply, bytes):
+        return reply.decode(errors="replace")
+    if isinstance(reply, list):
+        return [_text(one) for one in reply]
+    if isinstance(reply, dict):
+        return {_text(name): _text(one) for name, one in reply.items()}
+    return reply
