@@ -4,16 +4,30 @@ An application keeps what is nowhere else, so a call that got no answer raises. 
 by one command is one script, whose keys share a slot by their hash tag, `{...}`.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from cachelab import _check
 from cachelab.cache.gate import Client
 from cachelab.clients import check_client, drop_connections, foreign
 from cachelab.clients.shards import exchange, exchange_async, is_cluster, is_failure
 from cachelab.errors import RedisUnavailable
+
+# True the first time that a request is seen, by what a sorted set remembers of it for so many ms.
+ONCE = """
+local function once(seen, request, kept)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('ZREMRANGEBYSCORE', seen, '-inf', now)
+  if redis.call('ZADD', seen, 'NX', now + kept, request) == 0 then return false end
+  redis.call('PEXPIREAT', seen, redis.call('ZRANGE', seen, -1, -1, 'WITHSCORES')[2])
+  return true
+end
+"""
 
 
 class Calls:
@@ -91,6 +105,22 @@ class Calls:
             f"Redis did not do what it was asked for, or did not say so: "
             f"{type(error).__name__}: {error}. Each call of an application may be repeated."
         )
+
+
+def slot_of(id: str) -> str:
+    """Return the hash tag of all keys of an id: of any id, for braces in one would end it early.
+
+    >>> slot_of("ada")
+    '{fdee}'
+    """
+    return f"{{{hashlib.sha256(id.encode()).hexdigest()[:4]}}}"
+
+
+def checked_prefix(prefix: str) -> str:
+    """Return a prefix of keys if it leaves their hash tag alone."""
+    if {"{", "}"} & set(_check.text("prefix", prefix)):
+        raise ValueError(f"prefix must hold no brace, which would tell the slot, not {prefix!r}")
+    return prefix
 
 
 def _text(reply: Any) -> Any:

@@ -26,7 +26,7 @@ import redis.asyncio
 
 from cachelab import _check
 from cachelab._secret import Secret
-from cachelab.apps.calls import Calls
+from cachelab.apps.calls import Calls, checked_prefix, slot_of
 from cachelab.cache.codec import encode, from_json
 from cachelab.cache.flights import to_its_end
 
@@ -159,7 +159,7 @@ class _Core:
         self._calls = calls
         self._ttl = _check.number("ttl", ttl, above=0, high=LONGEST)
         self._max_age = _check.number("max_age", max_age, above=0, high=LONGEST)
-        self._prefix = _check.text("prefix", prefix)
+        self._prefix = checked_prefix(prefix)
         self._max_devices = _check.whole("max_devices", max_devices, least=1)
         self._max_bytes = _check.whole("max_bytes", max_bytes, least=1)
         self._clock = clock
@@ -201,7 +201,7 @@ class _Core:
             text = await self._calls.script(END, [place[0]], LEFT_ENDED)
             if (before := _session(old, text)) and before.user in (None, user):
                 fields = before.data | fields
-        session = self._new(user, _tag(user), fields, device)
+        session = self._new(user, slot_of(user)[1:-1], fields, device)
         key, left = self._places(session.id) or ("", 0)
         text, most = self._text_of(session), str(self._max_devices)
         age = str(round(1000 * self._max_age))
@@ -283,7 +283,7 @@ class _Core:
     async def end_device(self, user: str, handle: str) -> bool:
         """End one of a user's sessions by its handle; return whether there was one."""
         _check.identity("user", user)
-        key = f"{self._prefix}{{{_tag(user)}}}:{_check.text('handle', handle)}"
+        key = f"{self._prefix}{slot_of(user)}:{_check.text('handle', handle)}"
         if not await self._calls.command("ZREM", self._list(user), key):
             return False  # nobody's, or another user's
         return bool(await self._calls.command("DEL", key))
@@ -323,7 +323,7 @@ class _Core:
         return f"{self._prefix}{{{found[1]}}}:{name}", int(left)
 
     def _list(self, user: str) -> str:
-        return f"{self._prefix}{{{_tag(user)}}}:of:{user}"
+        return f"{self._prefix}{slot_of(user)}:of:{user}"
 
     def _encoded(self, data: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(data, Mapping):
@@ -432,11 +432,6 @@ class Sessions:
     def end_device(self, user: str, handle: str) -> bool:
         """See `AsyncSessions.end_device`."""
         return to_its_end(self._core.end_device(user, handle))
-
-
-def _tag(user: str) -> str:
-    """Return the tag of a user's slot: too short to tell who it is."""
-    return hashlib.sha256(user.encode()).hexdigest()[:4]
 
 
 def _session(id: str, text: str | None) -> Session | None:
