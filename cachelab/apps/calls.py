@@ -5,7 +5,8 @@ by one command is one script, whose keys share a slot by their hash tag, `{...}`
 """
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import redis
@@ -14,7 +15,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from cachelab import _check
 from cachelab.cache.gate import Client
 from cachelab.clients import check_client, drop_connections, foreign
-from cachelab.clients.shards import exchange, exchange_async, is_cluster, is_failure
+from cachelab.clients.shards import Command, exchange, exchange_async, is_cluster, is_failure
 from cachelab.errors import RedisUnavailable
 
 # True the first time that a request is seen, by what a sorted set remembers of it for so many ms.
@@ -64,8 +65,8 @@ class Calls:
         """Return what a Lua script returns; raises as `command` does."""
         return await self.command("EVAL", script, str(len(keys)), *keys, *words)
 
-    async def each(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        """Return the replies to commands whose second word is their key, in one round trip.
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to commands, each with its key in front, in one round trip.
 
         On a cluster it is one to each node that holds some. Raises the first error, as `command`
         does, when all have been sent.
@@ -81,14 +82,25 @@ class Calls:
             raise failure
         return [_text(reply) for reply in replies]
 
-    async def _exchanged(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+    async def given(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what a function of the user's returns, awaited where the twin awaits."""
+        value = function(*args)
+        return await value if self._awaits else value
+
+    def check_function(self, name: str, function: object) -> None:
+        """Refuse what this twin cannot call."""
+        if not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r:.80}")
+        if not self._awaits and inspect.iscoroutinefunction(function):
+            raise TypeError(f"{name} must be a plain function, not {function!r:.80}: see the twin")
+
+    async def _exchanged(self, commands: Sequence[Command]) -> list[Any]:
         if is_cluster(self.client):
-            keyed = [(words[1], words) for words in commands]
             if self._awaits:
-                return await exchange_async(self.client, keyed)
-            return exchange(self.client, keyed)
+                return await exchange_async(self.client, commands)
+            return exchange(self.client, commands)
         pipeline = self.client.pipeline(transaction=False)
-        for words in commands:
+        for _, words in commands:
             pipeline.execute_command(*words, NEVER_DECODE=True)
         replies = pipeline.execute(raise_on_error=False)
         return list(await replies if self._awaits else replies)
