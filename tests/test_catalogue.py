@@ -59,7 +59,7 @@ def held(database, call, *words) -> threading.Thread:
     """Call in a thread until its load has read the row, and is held there."""
     database.entered.clear()
     database.go_on.clear()
-    thread = threading.Thread(target=call, args=words)
+    thread = threading.Thread(target=call, args=words, daemon=True)
     thread.start()
     assert database.entered.wait(30)
     return thread
@@ -165,7 +165,9 @@ def test_of_two_updates_of_one_field_the_cache_ends_with_what_the_database_has(
         assert int(client.get("naive")) != database.rows["p-1"]["price"]
 
 
-@pytest.mark.parametrize("how", ["update", "invalidate", "a field", "a tag", "other process"])
+@pytest.mark.parametrize(
+    "how", ["update", "invalidate", "a field", "a tag", "elsewhere", "a field elsewhere"]
+)
 def test_a_load_that_was_overtaken_is_not_stored(make, database, how):
     catalogue = make(tags=lambda product: [product["kind"]])
     catalogue.get("p-2")
@@ -176,7 +178,8 @@ def test_a_load_that_was_overtaken_is_not_stored(make, database, how):
         "invalidate": lambda: catalogue.invalidate("p-1"),
         "a field": lambda: catalogue.invalidate("p-1", ["price"]),
         "a tag": lambda: catalogue.invalidate_tag("pen"),
-        "other process": lambda: make().invalidate("p-1"),
+        "elsewhere": lambda: make().invalidate("p-1"),
+        "a field elsewhere": lambda: make().invalidate("p-1", ["price"]),
     }[how]()
     database.go_on.set()
     reader.join()
@@ -197,7 +200,7 @@ def test_a_read_that_begins_after_an_update_does_not_take_a_load_that_began_befo
     first = held(database, catalogue.get, "p-1")
     make().update("p-1", {"price": 7})  # as another process
     seen = []
-    second = threading.Thread(target=lambda: seen.append(catalogue.get("p-1")))
+    second = threading.Thread(target=lambda: seen.append(catalogue.get("p-1")), daemon=True)
     second.start()
     assert eventually(lambda: catalogue.stats.waits == 1)
     database.go_on.set()
@@ -253,6 +256,15 @@ def test_an_update_that_the_database_refuses_reaches_the_caller(make, database):
     with pytest.raises(OSError, match="read-only"):
         catalogue.update("p-1", {"price": 7})
     assert catalogue.get("p-1") == PEN
+
+
+def test_a_field_is_dropped_alone(make, database):
+    catalogue = make()
+    catalogue.get("p-1")
+    database.rows["p-1"] |= {"price": 7, "name": "Quill"}  # of which the cache is told one half
+    catalogue.invalidate("p-1", ["price"])
+    assert catalogue.get("p-1", ["name"]) == {"name": "Pen 1"} and len(database.loads) == 1
+    assert catalogue.get("p-1") == database.rows["p-1"] and len(database.loads) == 2
 
 
 # Tags

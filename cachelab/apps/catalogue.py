@@ -257,7 +257,6 @@ class _Core:
             await self.invalidate(id, changes)
             return
         lease, was_whole = began
-        self._overtake(id)
         words = [word for pair in texts.items() for word in pair]
         ttl = str(milliseconds(self._ttl))
         end = Budget(probe=True)
@@ -283,7 +282,6 @@ class _Core:
         """
         key = self._key(id)
         names = [f":{name}" for name in _names("fields", fields)]
-        self._overtake(id)
         since = monotonic()
         reply = await self._script(Budget(probe=True), DROP, key, *names)
         if isinstance(reply, Mark):
@@ -303,8 +301,6 @@ class _Core:
         if isinstance(counted, Mark) or isinstance(members, Mark):
             raise RedisUnavailable(f"the tag {tag!r} was not dropped: repeat it when Redis is back")
         ids = [id.decode() for id in members]
-        for id in ids:
-            self._overtake(id)
         left = set(ids)
         for at in range(0, len(ids), BATCH):
             budget = Budget(probe=True)
@@ -368,27 +364,26 @@ class _Core:
         text, words = _encoded(id, outcome)
         is_stored = False
         if isinstance(token, bytes) and token and not isinstance(text, Failure):
-            is_stored = await self._filled(budget, flight, token, before, from_json(text), words)
+            is_stored = await self._filled(budget, id, token, before, from_json(text), words)
         group.land(flight, text, sent if is_stored else began)
         return text
 
     async def _filled(
         self,
         budget: Budget,
-        flight: Flight,
+        id: str,
         token: bytes,
         before: Any,
         product: Product | None,
         words: list[str],
     ) -> bool:
         """Store what was loaded, unless something was dropped meanwhile; say whether it is."""
-        id = flight.id
         if self._tags is not None and product is not None:
             life = str(milliseconds(self._ttl + LEASE_KEPT))
             for tag in _names("tags", self._tags(product)):
                 if isinstance(await self._script(budget, JOIN, self._tag(tag), id, life), Mark):
                     return False
-        if flight.is_invalidated or await self._generation_now(budget) != before:
+        if id in self._pending or await self._generation_now(budget) != before:
             self._counts.refused.one()
             return False
         ttl = self._missing_ttl if product is None else self._ttl
@@ -402,11 +397,6 @@ class _Core:
         if self._tags is None:
             return b""
         return await self._ask(budget, self._generation, "GET", self._generation)
-
-    def _overtake(self, id: str) -> None:
-        """See to it that no read that begins from now on joins a load that began before."""
-        for group in self._waiting.groups():
-            group.invalidate(id)
 
     def _keep(self, id: str, since: float | None = None) -> None:
         self._pending.add(id, since)
