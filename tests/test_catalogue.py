@@ -336,6 +336,25 @@ def test_without_redis_products_come_from_the_database_and_drops_are_kept(
         assert catalogue.get("p-1")["price"] == 7
 
 
+def test_a_load_is_not_stored_when_a_drop_that_failed_has_overtaken_it(make, database, monkeypatch):
+    monkeypatch.setattr("cachelab.cache.gate.BUDGET", 0.45)
+    with cl.Server() as server:
+        catalogue = make(server.url, timeout=0.2)
+        monkeypatch.setattr(catalogue._core._waiting, "resend", lambda *_: None)
+        reader = held(database, catalogue.get, "p-1")
+        database.rows["p-1"]["price"] = 7
+        server.freeze()
+        with pytest.raises(cl.InvalidationPending):
+            catalogue.invalidate("p-1")
+        monkeypatch.setattr("cachelab.cache.gate.BUDGET", 20.0)
+        server.thaw()
+        database.go_on.set()
+        reader.join()
+        client = cl.connect(server.url, timeout=30)
+        assert client.hget("product:id:p-1", ":price") is None
+        assert catalogue.get("p-1")["price"] == 7 == make(server.url).get("p-1")["price"]
+
+
 def test_what_else_lies_at_a_key_is_left_alone_and_what_is_broken_is_replaced(
     make, database, client
 ):
