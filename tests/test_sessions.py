@@ -171,6 +171,12 @@ def test_concurrent_requests_lose_no_field_and_the_recipe_all_but_one(sessions, 
     assert len(recipe.get("ada")) == 1
 
 
+def test_an_increment_that_is_sent_again_counts_once(sessions, together):
+    made = sessions.login("ada")
+    assert together(20, sessions.increment, made.id, "views", 2, "form 7") == [2] * 20
+    assert sessions.increment(made.id, "views", 2) == 4
+
+
 def test_a_change_does_not_bring_back_a_session_that_has_ended(sessions, client):
     made = sessions.login("ada", data={"a": 1})
     sessions.logout(made.id)

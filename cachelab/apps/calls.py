@@ -6,6 +6,7 @@ by one command is one script, whose keys share a slot by their hash tag, `{...}`
 
 import hashlib
 import inspect
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from cachelab.cache.gate import Client
 from cachelab.clients import check_client, drop_connections, foreign
 from cachelab.clients.shards import Command, exchange, exchange_async, is_cluster, is_failure
 from cachelab.errors import RedisUnavailable
+
+SENT_AGAIN = "600000"  # milliseconds within which a request that comes again is known
 
 # True the first time that a request is seen, by what a sorted set remembers of it for so many ms.
 ONCE = """
@@ -117,6 +120,11 @@ class Calls:
             f"Redis did not do what it was asked for, or did not say so: "
             f"{type(error).__name__}: {error}. Each call of an application may be repeated."
         )
+
+
+def named(request: str | None) -> str:
+    """Return what a caller calls a request, or a name that tells this one from all others."""
+    return uuid.uuid4().hex if request is None else _check.identity("request", request)
 
 
 def slot_of(id: str) -> str:

@@ -18,8 +18,8 @@ import redis
 import redis.asyncio
 
 from cachelab import _check
-from cachelab.apps.calls import ONCE, Calls, checked_prefix, slot_of
-from cachelab.apps.stock import MOST, SENT_AGAIN, Stock, StockCore, named
+from cachelab.apps.calls import ONCE, SENT_AGAIN, Calls, checked_prefix, named, slot_of
+from cachelab.apps.stock import MOST, Stock, StockCore
 from cachelab.cache.flights import to_its_end
 
 # Items and numbers to add or, with a minus, to take out, once for each request.
@@ -214,8 +214,8 @@ class _Core:
     async def _change(self, user: str, item: str, number: str, request: str | None) -> int:
         keys = [self._key("lines", user), self._key("seen", user)]
         _check.identity("item", item)
-        name = f"r:{named('request', request)}"  # no move is called so
-        words = (name, self._ttl, str(SENT_AGAIN), item, number)
+        name = f"r:{named(request)}"  # no move is called so
+        words = (name, self._ttl, SENT_AGAIN, item, number)
         quantity: int = await self._calls.script(CHANGE, keys, *words)
         return quantity
 

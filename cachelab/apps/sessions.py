@@ -26,7 +26,7 @@ import redis.asyncio
 
 from cachelab import _check
 from cachelab._secret import Secret
-from cachelab.apps.calls import Calls, checked_prefix, slot_of
+from cachelab.apps.calls import ONCE, SENT_AGAIN, Calls, checked_prefix, named, slot_of
 from cachelab.cache.codec import encode, from_json
 from cachelab.cache.flights import to_its_end
 
@@ -63,20 +63,23 @@ redis.call('SET', KEYS[1], 'ended:' .. text, 'PX', ARGV[1])
 return text
 """
 
-# 'set' name value, 'drop' name '', 'add' name number: only to a session that is there.
-CHANGE = """
+# 'set' name value, 'drop' name '', 'add' name number: only to a session that is there. What the
+# same request has added is not added again.
+CHANGE = (
+    ONCE
+    + """
 local text = redis.call('GET', KEYS[1])
 local cut = text and text:sub(1, 1) == '{' and text:find('\\n', 1, true)
 if not cut then return false end
 local fields = cjson.decode(text:sub(cut + 1))
-for at = 3, #ARGV, 3 do
+for at = 5, #ARGV, 3 do
   local how, name, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if how == 'add' then
     local held = fields[name] or '0'
     if not held:match('^%-?%d+$') then return {'it is no whole number', held} end
     local sum = tonumber(held) + tonumber(value)
     if math.abs(sum) >= 2 ^ 53 then return {'the sum is beyond 2**53 - 1', held} end
-    value = string.format('%.0f', sum)
+    value = once(KEYS[2], ARGV[3], ARGV[4]) and string.format('%.0f', sum) or held
   end
   if how == 'drop' then fields[name] = nil else fields[name] = value end
 end
@@ -85,6 +88,7 @@ if #new > tonumber(ARGV[2]) then return {'too large', tostring(#new)} end
 redis.call('SET', KEYS[1], new, 'PX', ARGV[1])
 return new
 """
+)
 
 LOGOUT_EVERYWHERE = """
 local ended = 0
@@ -237,10 +241,17 @@ class _Core:
             words += ("drop", _check.text("the name of a field", name), "")
         return await self._changed(id, words, "update")
 
-    async def increment(self, id: str, field: str, by: int = 1) -> int | None:
+    async def increment(
+        self, id: str, field: str, by: int = 1, request: str | None = None
+    ) -> int | None:
         """Add to a field that holds a whole number, or nothing yet.
 
-        A client that sends again what was not answered may add twice: count with ``retries=0``.
+        Args:
+            id: Whose session.
+            field: The name of the field.
+            by: What to add.
+            request: What this addition is called: within ten minutes it is made once, however
+                often it is sent. None for a name that tells this call from all others.
 
         Returns:
             The sum; None if there is no session.
@@ -250,7 +261,8 @@ class _Core:
         """
         _check.text("field", field)
         by = _check.whole("by", by, least=-MOST_SUM, most=MOST_SUM)
-        session = await self._changed(id, ["add", field, str(by)], f"increment of {field!r}")
+        words = ["add", field, str(by)]
+        session = await self._changed(id, words, f"increment of {field!r}", named(request))
         return None if session is None else int(session.data[field])
 
     async def logout(self, id: str) -> bool:
@@ -288,11 +300,14 @@ class _Core:
             return False  # nobody's, or another user's
         return bool(await self._calls.command("DEL", key))
 
-    async def _changed(self, id: str, words: list[str], what: str) -> Session | None:
+    async def _changed(
+        self, id: str, words: list[str], what: str, request: str = ""
+    ) -> Session | None:
         if (place := self._places(id)) is None:
             return None
         key, left = place
-        reply = await self._calls.script(CHANGE, [key], str(left), str(self._max_bytes), *words)
+        rules = (str(left), str(self._max_bytes), request, SENT_AGAIN)
+        reply = await self._calls.script(CHANGE, [key, f"{key}:seen"], *rules, *words)
         if isinstance(reply, list):
             why, seen = reply
             if why == "too large":
@@ -413,9 +428,9 @@ class Sessions:
         """See `AsyncSessions.update`."""
         return to_its_end(self._core.update(id, changes, remove))
 
-    def increment(self, id: str, field: str, by: int = 1) -> int | None:
+    def increment(self, id: str, field: str, by: int = 1, request: str | None = None) -> int | None:
         """See `AsyncSessions.increment`."""
-        return to_its_end(self._core.increment(id, field, by))
+        return to_its_end(self._core.increment(id, field, by, request))
 
     def logout(self, id: str) -> bool:
         """See `AsyncSessions.logout`."""

@@ -7,20 +7,18 @@ want a server that evicts nothing and keeps a log.
 """
 
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 
 import redis
 import redis.asyncio
 
 from cachelab import _check
-from cachelab.apps.calls import ONCE, Calls, checked_prefix, slot_of
+from cachelab.apps.calls import ONCE, SENT_AGAIN, Calls, checked_prefix, named, slot_of
 from cachelab.cache.codec import from_json
 from cachelab.cache.flights import to_its_end
 
 MOST = 10**6  # of one item in one call
 MOST_LINES = 1000  # of one call
-SENT_AGAIN = 600_000  # milliseconds within which a request that comes again is known
 
 # The order's lines, and on the next line what it was short of: {} where all were taken.
 TAKE = """
@@ -87,9 +85,9 @@ class StockCore:
         """
         _check.identity("item", item)
         number = str(_check.whole("quantity", quantity, least=1, most=MOST))
-        request = named("request", request)
+        request = named(request)
         keys = [self._left, f"{self._prefix}seen:{self._name}"]
-        left: int = await self._calls.script(ADD, keys, item, number, request, str(SENT_AGAIN))
+        left: int = await self._calls.script(ADD, keys, item, number, request, SENT_AGAIN)
         return left
 
     async def left(self, items: Iterable[str]) -> dict[str, int]:
@@ -189,11 +187,6 @@ class Stock:
     def give_back(self, order: str) -> bool:
         """See `AsyncStock.give_back`."""
         return to_its_end(self.core.give_back(order))
-
-
-def named(name: str, value: str | None) -> str:
-    """Return what a caller calls a request, or a name that no other has."""
-    return uuid.uuid4().hex if value is None else _check.identity(name, value)
 
 
 def checked_lines(lines: Mapping[str, int]) -> dict[str, int]:
