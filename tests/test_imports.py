@@ -24,6 +24,7 @@ FLOORS = {
         "clients",
         "cache seeder",
         "writes",
+        "apps",
         "__init__",
         "lab",
         "cli",

@@ -119,10 +119,10 @@ def _attempted(load: Callable[[Any], Any], ids: Any) -> Any:
 CALLS_LOAD = {_attempted.__code__, attempted_async.__code__}
 
 
-def encode(id: str, value: Any, came: str = "loaded") -> str:
+def encode(id: str, value: Any, what: str = "the value loaded for") -> str:
     """Return value as JSON text that reads back as it was written.
 
-    came: How the value came, as errors say it.
+    what: What the value is, before the id, as errors say it.
 
     >>> encode("user-1", {"name": "Ada", 7: None})
     '{"name":"Ada","7":null}'
@@ -140,14 +140,14 @@ def encode(id: str, value: Any, came: str = "loaded") -> str:
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"the value {came} for {id!r} is not JSON: {error}") from None
+        raise TypeError(f"{what} {id!r} is not JSON: {error}") from None
     try:
         if "{" in text:
             _unambiguous.decode(text)
     except _Twins as twins:
         key = twins.args[0]
         raise ValueError(
-            f"the value {came} for {id!r} would lose a part in JSON: two keys become {key!r}"
+            f"{what} {id!r} would lose a part in JSON: two keys become {key!r}"
         ) from None
     return text
 

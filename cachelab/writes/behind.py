@@ -66,7 +66,7 @@ class _Producer:
         """Return the command that records a write, its arguments checked."""
         if isinstance(value, str):
             _check.text("value", value)
-        text = encode(_check.identity("id", id), value, "put")
+        text = encode(_check.identity("id", id), value, "the value put for")
         return self.stream.put(id, text, self.max_length)
 
     @property

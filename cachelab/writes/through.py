@@ -213,7 +213,7 @@ class _Writer:
 
     async def through(self, id: str, value: Any) -> None:
         self._core.key(id)
-        text = encode(id, value, "put")
+        text = encode(id, value, "the value put for")
         await self._core.waiting.shielded(self._through(id, value, text), _nothing)
 
     async def around(self, id: str, value: Any) -> None:
