@@ -19,6 +19,8 @@ from cachelab.errors import (
     RedisUnavailable,
     SeedError,
     ServerError,
+    WritesFull,
+    WriteUncertain,
 )
 from cachelab.seeder import SeedReport, seed, seed_async
 from cachelab.users import generate_users
@@ -44,6 +46,8 @@ __all__ = [
     "ServerError",
     "Stats",
     "UserDatabase",
+    "WriteUncertain",
+    "WritesFull",
     "connect",
     "connect_async",
     "generate_users",
