@@ -7,8 +7,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -22,13 +22,14 @@ from cachelab.errors import CachelabError
 from cachelab.users import generate_users
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _VARIABLE = "CACHELAB_DATABASE_URL"
 _SELECT = "SELECT value FROM cachelab_users WHERE id = :id"
 _UPSERT = """INSERT INTO cachelab_users (id, value) VALUES (:id, :value)
              ON CONFLICT (id) DO UPDATE SET value = excluded.value"""
+_DELETE = "DELETE FROM cachelab_users WHERE id = :id"
 _DRIVERS = {
     "sqlite": "sqlite",
     "postgresql": "postgresql+psycopg",
@@ -88,6 +89,7 @@ class UserDatabase:
         self.reads = self.writes = 0
         self._select = text(_SELECT)
         self._upsert = text(_UPSERT)
+        self._delete = text(_DELETE)
         self._lock = threading.Lock()
         source = _VARIABLE if url is None else "url"
         url = Secret(os.environ.get(_VARIABLE, "") if url is None else url)
@@ -170,6 +172,51 @@ class UserDatabase:
             while rows := [{"id": id, "value": value} for id, value in islice(users, _ROWS)]:
                 connection.execute(self._upsert, rows)
             connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def transaction(self, patience: float = 5.0) -> Iterator["Connection"]:
+        """Run statements as one: committed where the block ends, undone if it raises.
+
+        It takes the latency once, after the commit, and counts as one write. On SQLite it is alone
+        from its first statement on; on PostgreSQL it is ended by the server when it does nothing
+        for a minute, so that a process that was stopped does not keep its locks.
+
+        Args:
+            patience: Seconds to wait for another's lock; then the statement raises.
+
+        Yields:
+            The SQLAlchemy connection to run them on.
+        """
+        latency = self._checked("user-1")
+        wait_ms = round(1000 * _check.wait("patience", patience))
+        with self._engine.connect() as connection:
+            run = connection.exec_driver_sql
+            try:
+                if self._engine.name == "sqlite":
+                    run(f"PRAGMA busy_timeout = {wait_ms}")
+                    run("BEGIN IMMEDIATE")
+                else:
+                    run("BEGIN")
+                    run(f"SET LOCAL lock_timeout = {wait_ms}")
+                    run("SET LOCAL idle_in_transaction_session_timeout = 60000")
+                yield connection
+                run("COMMIT")
+            finally:
+                if self._engine.name == "sqlite":
+                    run(f"PRAGMA busy_timeout = {1000 * _PATIENCE}")
+            self._count(writes=1)
+            if latency:
+                time.sleep(latency)
+
+    def write(self, connection: "Connection", rows: Mapping[str, str | None]) -> None:
+        """Write many users within a `transaction`; None deletes one."""
+        for user_id, value in rows.items():
+            self._checked(user_id, value or "")
+        put = [{"id": id, "value": value} for id, value in rows.items() if value is not None]
+        gone = [{"id": id} for id, value in rows.items() if value is None]
+        for statement, arguments in ((self._upsert, put), (self._delete, gone)):
+            if arguments:
+                connection.execute(statement, arguments)
 
     def close(self) -> None:
         """Close the connections and remove the private file; a second call does nothing."""

@@ -31,3 +31,19 @@ class SeedError(CachelabError):
     def __init__(self, message: str, report: object):
         super().__init__(message)
         self.report = report
+
+
+class WritesFull(CachelabError):
+    """The stream of writes holds as many as it may: this one was refused, and nothing recorded."""
+
+
+class WriteUncertain(CachelabError):
+    """A write is in the stream, and fewer copies of it than asked for were seen in time.
+
+    Attributes:
+        message_id: What `put` would have returned.
+    """
+
+    def __init__(self, message: str, message_id: str):
+        super().__init__(message)
+        self.message_id = message_id

@@ -42,12 +42,26 @@ def pytest_configure(config):
         sys.path.insert(0, "")
         if wrong := cannot_be_judged(name):
             raise pytest.UsageError(f"--cache {name}: {wrong}")
-        config.args = [str(Path(__file__).with_name("test_contract.py"))]
+        config.args = [str(Path(__file__).with_name(judges(name)[0]))]
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--cache"):
-        items[:] = [item for item in items if item.name.startswith("test_promise[Sync")]
+    if name := config.getoption("--cache"):
+        _, tests = judges(name)
+        items[:] = [item for item in items if item.name.startswith(f"test_promise[{tests}-")]
+
+
+def judges(name: str) -> tuple[str, str]:
+    """Return the file that judges what MODULE:CLASS names, and how its tests of it begin."""
+    from cachelab.lab.contract import kind_of
+
+    kind = kind_of(named(name))
+    if kind == "cache-aside":
+        return "test_contract.py", "Sync"
+    return "test_contract_writes.py", OF_A_KIND[kind]
+
+
+OF_A_KIND = {"write-behind": "Behind", "write-through": "Through", "refresh-ahead": "Ahead"}
 
 
 CROSSINGS = ["sync-cluster", "async-sentinel"]  # each half of each pair, as CI has time for
@@ -149,9 +163,9 @@ async def disconnected(client) -> None:
 
 
 class Awaited:
-    """An AsyncCacheAside in an event loop of its own, called from threads as its twin is."""
+    """An asyncio cache in an event loop of its own, called from threads as its twin is."""
 
-    def __init__(self, url: str, timeout: float = 0.2, **options):
+    def __init__(self, url: str, timeout: float = 0.2, kind=cl.AsyncCacheAside, **options):
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -159,14 +173,14 @@ class Awaited:
             if function := options.get(name):
                 options[name] = functools.partial(asyncio.to_thread, function)
         self.client = cl.connect_async(url, timeout=timeout)
-        self.cache = cl.AsyncCacheAside(self.client, **options)
+        self.cache = kind(self.client, **options)
 
     def __getattr__(self, name):
         if name == "stats":
             return self.cache.stats
-        return lambda *args: self._run(getattr(self.cache, name)(*args))
+        return lambda *args: self.run(getattr(self.cache, name)(*args))
 
-    def _run(self, coroutine):
+    def run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     async def _end(self) -> None:
@@ -178,7 +192,7 @@ class Awaited:
 
     def close(self) -> None:
         try:
-            self._run(self._end())
+            self.run(self._end())
         finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join()
@@ -192,19 +206,22 @@ def make_cache(request, server, client, monkeypatch):
     Its load may block, its calls may come from threads.
 
     patient: give Redis more time than a crowd of readers on a busy machine can take from it.
+    kinds: the classes of the two kinds.
     """
     made = []
+    aside = cl.CacheAside, cl.AsyncCacheAside
 
-    def make(load, url: str = server.url, ttl: float = 60, patient: bool = False, **options):
+    def make(
+        load, url: str = server.url, ttl: float = 60, patient: bool = False, kinds=aside, **options
+    ):
         options = {"prefix": ""} | options
         timeout = 10 if patient else 0.2
         if patient:
             monkeypatch.setattr("cachelab.cache.gate.BUDGET", 20.0)
         if request.param == "sync":
-            return cl.CacheAside(
-                cl.connect(url, check=False, timeout=timeout), load=load, ttl=ttl, **options
-            )
-        made.append(Awaited(url, timeout, load=load, ttl=ttl, **options))
+            client = cl.connect(url, check=False, timeout=timeout)
+            return kinds[0](client, load=load, ttl=ttl, **options)
+        made.append(Awaited(url, timeout, kinds[1], load=load, ttl=ttl, **options))
         return made[-1]
 
     yield make

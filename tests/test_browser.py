@@ -311,6 +311,21 @@ def break_one_node(panel) -> None:
     told.get_by_text("Nothing runs").wait_for()
 
 
+def kill_and_start(panel) -> None:
+    """Start a writer, kill its worker and start another: each is told, the picture goes on."""
+    told = panel.locator(".cachelab-region").first
+    for name, words in {
+        "start": "A worker works",
+        "kill -9": "No worker",
+        "worker": "A worker works",
+    }.items():
+        panel.get_by_role("button", name=name, exact=True).press("Enter")
+        told.get_by_text(words).wait_for()
+    assert "acknowledged" in changed(panel, changed(panel, ""))
+    panel.get_by_role("button", name="stop").press("Space")
+    told.get_by_text("Nothing runs").wait_for()
+
+
 def run_all(page) -> str:
     """Choose Run › Run All Cells and return "all", or "failed" if a cell stopped it."""
     for item in ("Run", "Run All Cells"):
@@ -333,6 +348,7 @@ MOVES = dict.fromkeys(PANELS, slide) | {
     "ask_a_user": ask,
     "break_the_server": break_and_mend,
     "break_a_node": break_one_node,
+    "kill_the_worker": kill_and_start,
 }
 
 

@@ -18,7 +18,7 @@ from traceback import TracebackException
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, exc, make_url, text
 
 from cachelab.database import UserDatabase
 from cachelab.errors import CachelabError
@@ -154,6 +154,30 @@ def test_a_fill_that_fails_changes_nothing_and_spoils_no_connection(db, monkeypa
     assert sql(db.url, "SELECT count(*) FROM cachelab_users") == [(0,)]
     db.put("user-1", "written after it")
     assert sql(db.url, "SELECT count(*) FROM cachelab_users") == [(1,)]
+
+
+def test_a_transaction_is_written_whole_or_not_at_all_and_counts_as_one_write(db):
+    db.put("user-1", "old")
+    db.writes = 0
+    with db.transaction() as connection:
+        db.write(connection, {"user-1": None, "user-2": "new"})
+    with pytest.raises(ZeroDivisionError), db.transaction() as connection:
+        db.write(connection, {"user-2": None})
+        raise ZeroDivisionError
+    assert (db.get("user-1"), db.get("user-2"), db.writes) == (None, "new", 1)
+
+
+def test_a_transaction_waits_for_a_lock_no_longer_than_it_may(db):
+    with db.transaction() as holder:
+        db.write(holder, {"user-1": "1"})
+        with pytest.raises(exc.OperationalError, match="locked|lock timeout"):
+            with db.transaction(patience=0.05) as other:
+                db.write(other, {"user-1": "2"})
+    db.put("user-1", "3")
+    assert db.get("user-1") == "3"
+    if db.url.startswith("sqlite"):  # a connection has the patience of other calls again
+        with db._engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 600_000
 
 
 def test_latency_is_added_to_each_call_and_can_be_changed(db):

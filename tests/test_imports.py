@@ -23,6 +23,7 @@ FLOORS = {
         "database server",
         "clients",
         "cache seeder",
+        "writes",
         "apps",
         "__init__",
         "lab",
@@ -50,6 +51,7 @@ AGAINST = {  # imports against the table, each with the reason why it may stand
 OUTSIDE = {  # what a room imports from other projects, beside redis; only the bench does so at once
     "database": "sqlalchemy",
     "seeder": "tqdm",
+    "writes": "sqlalchemy",
     "cli": "jupyter_server nbformat packaging sqlalchemy tqdm",
 }
 

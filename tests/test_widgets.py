@@ -195,7 +195,7 @@ def test_nothing_is_collected_while_a_picture_is_drawn():
     lambda: widgets.cost_of_a_hit(get=0), lambda: widgets.cost_of_a_hit(hit_rate=True),
     lambda: widgets.ttl_and_staleness(ttl=-1), lambda: widgets.stampede(readers=0),
     lambda: widgets.break_the_server({}, {}, seconds=0), lambda: widgets.how_big_a_cache(keys=2.5),
-    lambda: widgets.ask_a_user(None, None, rows=0),
+    lambda: widgets.ask_a_user(None, None, rows=0), lambda: widgets.kill_the_worker(seconds=0),
 ])  # fmt: skip
 def test_a_panel_refuses_a_number_that_makes_no_sense(make):
     with pytest.raises((ValueError, TypeError), match="must be"):
@@ -362,7 +362,7 @@ def shown(panel):
     return bundle, about["image/png"], np.asarray(picture)
 
 
-@pytest.mark.parametrize("name", ["cost", "batch", "ask", "break"])
+@pytest.mark.parametrize("name", ["cost", "batch", "ask", "break", "kill"])
 def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a_kernel(
     name, measured, users, client
 ):
@@ -371,6 +371,7 @@ def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a
         "batch": lambda: widgets.batch_and_round_trip(measured, EACH),
         "ask": lambda: widgets.ask_a_user(users, client),
         "break": lambda: widgets.break_the_server({"CacheAside": guarded}, ROWS),
+        "kill": widgets.kill_the_worker,
     }[name]()
     bundle, about, pixels = shown(panel)
     said = {
@@ -378,6 +379,7 @@ def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a
         "batch": "users 500, batch of the pipeline 100, round trip (ms) 1.1. 500 users",
         "ask": "User id user-42, Ask.",
         "break": "application CacheAside, start, kill, restart",
+        "kill": "writes wait in a list, popped, start, kill -9, worker, stop.",
     }[name]
     assert stills.SENTENCE in bundle["text/plain"] and said in bundle["text/plain"]
     assert VIEW in bundle and about["alt"] == bundle["text/plain"]
@@ -472,3 +474,23 @@ def test_a_button_does_to_its_node_what_is_chosen_and_roles_are_told():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("form", ["a list, popped", "a stream, by WriteBehind"])
+def test_a_worker_is_killed_and_another_started_and_nothing_is_left_after_stop(form):
+    before = threading.active_count()
+    which, row, told, picture = widgets.kill_the_worker().children
+    press = {button.description: button.click for button in row.children}
+    press["kill -9"]()
+    assert told.value == "Nothing runs. Press start."
+    which.value = form
+    press["start"](), press["start"]()
+    assert which.disabled and threading.active_count() == before + 1
+    assert told.value.startswith("A worker works: ")
+    press["kill -9"]()
+    assert told.value.startswith("No worker: ") and told.value.endswith(", 0 refused, 0 lost.")
+    press["worker"]()
+    assert told.value.startswith("A worker works: ")
+    press["stop"]()
+    assert "in Redis, 0 lost" in picture.value and told.value == "Nothing runs. Press start."
+    assert threading.active_count() == before and not which.disabled

@@ -154,6 +154,11 @@ class CacheAside(Generic[V]):
         self._core.observers += (observer,)
 
     @property
+    def core(self) -> Core:
+        """The parts that it is made of, for what writes to the same keys."""
+        return self._core
+
+    @property
     def stats(self) -> Stats:
         """The counts so far, as a `Stats` that does not change any more."""
         return self._core.stats
@@ -251,6 +256,11 @@ class AsyncCacheAside(Generic[V]):
     def observe(self, observer: Callable[["Load"], object]) -> None:
         """Have a function told of each load from now on, where it happens; hits cost no more."""
         self._core.observers += (observer,)
+
+    @property
+    def core(self) -> Core:
+        """The parts that it is made of, for what writes to the same keys."""
+        return self._core
 
     @property
     def stats(self) -> Stats:

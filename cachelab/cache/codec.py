@@ -122,6 +122,8 @@ CALLS_LOAD = {_attempted.__code__, attempted_async.__code__}
 def encode(id: str, value: Any, what: str = "the value loaded for") -> str:
     """Return value as JSON text that reads back as it was written.
 
+    what: What the value is, as errors say it.
+
     >>> encode("user-1", {"name": "Ada", 7: None})
     '{"name":"Ada","7":null}'
     >>> encode("ada", {1, 2})
@@ -225,6 +227,18 @@ def entry(outcome: Outcome, settings: Settings) -> tuple[str, str]:
         ttl = settings.missing_ttl
         return NOTHING if ttl is None else (outcome, str(milliseconds(ttl)))
     return outcome, str(milliseconds(settings.ttl, settings.jitter))
+
+
+class Form:
+    """How values stand in their keys: here as JSON and nothing else."""
+
+    def entry(self, outcome: Outcome, settings: Settings) -> tuple[str, str]:
+        """Return what to store for the outcome of a load, "" for nothing, and its ttl in ms."""
+        return entry(outcome, settings)
+
+    def json_of(self, raw: Any) -> Any:
+        """Return the JSON in what a key holds; what is none, such as a lease, as it is."""
+        return raw
 
 
 def milliseconds(ttl: float, jitter: float = 0.0, draw: Callable[[], float] = random.random) -> int:

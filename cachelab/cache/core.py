@@ -26,13 +26,13 @@ from cachelab.cache.codec import (
     CALLS_LOAD,
     NOTHING,
     Failure,
+    Form,
     Mark,
     Outcome,
     decode,
     decode_all,
     encode_all,
     encoded,
-    entry,
     signal_handlers,
     value_of,
 )
@@ -57,8 +57,14 @@ LOOK = 0.25  # seconds that a load waits for room before it looks whether its va
 CROWD = 10  # of loads that wait for room: more of them look less often
 BATCH = 500  # ids that are read at a time
 SLOW_LOAD = "it outlasts its lease, and other processes may have begun another meanwhile"
+OF_ANOTHER_FORM = (
+    "shares its keys with a cache of another kind: each replaces what the other keeps. Give each a "
+    "prefix of its own"
+)
 TRIES = 3  # at a lease, where what is in its place keeps changing
 FINALIZES = {weakref.finalize.__call__.__code__}
+Command = Callable[[Collection[str]], Any]  # on many ids
+Meaning = Callable[[str, Any], Any]  # of a reply, for an id
 _ByIds = dict[str, Flight]
 _USUAL = {bytes, int, list, type(None)}  # what replies are, if not errors
 
@@ -85,16 +91,25 @@ class Core:
     """What both classes do on a miss, for many ids and on a failure: written once.
 
     Read `load` for one miss in the order in which it happens.
+
+    Args:
+        client: Any that `connect` or `connect_async` makes.
+        settings: The arguments of the cache, checked.
+        waiting: How its coroutines wait: blocking, or in an event loop.
+        form: How values stand in their keys.
     """
 
-    def __init__(self, client: Client, settings: Settings, waiting: Waiting):
+    def __init__(
+        self, client: Client, settings: Settings, waiting: Waiting, form: Form | None = None
+    ):
         self.counts = Counts(f"The cache with prefix {settings.prefix!r}")
         self.gates = Gates(client, self.counts, settings.prefix)
         self.leases = Leases(client, settings.prefix, settings.lease)
         self.pending = PendingDeletes(settings.longest)
         self.observers: tuple[Callable[[Load], object], ...] = ()
-        self._settings = settings
-        self._waiting = waiting
+        self.settings = settings
+        self.waiting = waiting
+        self.form = form or Form()
         _say_if_shared(self, server_of(client), settings)
 
     @property
@@ -104,7 +119,7 @@ class Core:
     def key(self, id: str) -> str:
         if type(id) is not str or not id.isascii() or not 0 < len(id) <= 512:
             _check.identity("id", id)  # the usual id passes without
-        return self._settings.prefix + id
+        return self.settings.prefix + id
 
     def _check_all(self, ids: list[str]) -> None:
         """Check many ids: the usual ones all at once, in C."""
@@ -115,8 +130,17 @@ class Core:
         for id in ids:
             self.key(id)
 
-    async def get_many(self, ids: Iterable[str]) -> tuple[dict[str, Any], dict[str, Failure]]:
-        """Return the value of each id, and the Failures of those that did not load."""
+    async def get_many(
+        self, ids: Iterable[str], command: Command | None = None, meaning: Meaning | None = None
+    ) -> tuple[dict[str, Any], dict[str, Failure]]:
+        """Return the value of each id, and the Failures of those that did not load.
+
+        Args:
+            ids: What is read.
+            command: How a batch is read, if not by `Leases.read_many`.
+            meaning: What a reply to it means for an id, if not what `decode` says: a value or Mark.
+        """
+        command = command or self.leases.read_many
         values: dict[str, Any] = dict.fromkeys(_check.several("ids", ids))
         failures: dict[str, Failure] = {}
         asked = list(values)
@@ -125,13 +149,14 @@ class Core:
             batch, budget = asked[at : at + BATCH], Budget()
             if self.pending:
                 await self.send_pending(budget, batch)
-            replies = await self._replies(budget, self.leases.read_many, batch)
+            replies = await self._replies(budget, command, batch)
             if (found := decode_all(replies)) is not None:
                 self.counts.hits.add(len(batch))
                 values.update(zip(batch, found, strict=True))
                 continue
             marks = {}
-            for id, value in zip(batch, map(decode, replies), strict=True):
+            read = map(meaning, batch, replies) if meaning else map(decode, replies)
+            for id, value in zip(batch, read, strict=True):
                 if isinstance(value, Mark):
                     marks[id] = value
                 else:
@@ -146,32 +171,38 @@ class Core:
                     values[id] = value_of(outcome)
         return values, failures
 
-    async def warm(self, ids: Iterable[str]) -> tuple[int, dict[str, Failure]]:
+    async def warm(
+        self, ids: Iterable[str], command: Command | None = None, meaning: Meaning | None = None
+    ) -> tuple[int, dict[str, Failure]]:
         """Return how many of ids exist, and the Failures of those that did not load."""
         rest, known = iter(_check.several("ids", ids)), 0
         failures: dict[str, Failure] = {}
         while batch := list(islice(rest, BATCH)):
-            values, failed = await self.get_many(batch)
+            values, failed = await self.get_many(batch, command, meaning)
             failures |= failed
             known += sum(value is not None for value in values.values())
         return known, failures
 
     async def invalidate(self, id: str) -> None:
         self.key(id)
-        for group in self._waiting.groups():
-            group.invalidate(id)
+        self.overtake(id)
         budget, since, gone = Budget(probe=True), monotonic(), set()
         try:
             gone = await self._delete(budget, self.pending.due([id]) | {id: since})
         finally:  # when interrupted too: what may not have arrived is sent again
             if id not in gone:
                 self.pending.add(id, since)
-                self._waiting.resend(self._resend, lambda: bool(self.pending))
+                self.waiting.resend(self._resend, lambda: bool(self.pending))
         if id not in gone:
             raise InvalidationPending(
                 f"Redis did not take the delete of {id!r}: it is kept and sent again"
             )
         await self.send_pending(budget, [])
+
+    def overtake(self, id: str) -> None:
+        """See to it that no read that begins from now on joins a load here that began before."""
+        for group in self.waiting.groups():
+            group.invalidate(id)
 
     async def send_pending(self, budget: Budget, ids: Iterable[str]) -> None:
         """Send deletes that are pending, those of ids among the first."""
@@ -180,9 +211,9 @@ class Core:
 
     async def load(self, marks: Mapping[str, Mark], budget: Budget) -> dict[str, Outcome]:
         """Load each id once: lead the loads that nobody here has begun, follow the others."""
-        loading = self._waiting.loading()
-        if loading and (own := own_load(loading, self._waiting.group(), marks)):
-            if not self._waiting.is_interrupted(own) or _called_by() == "load":
+        loading = self.waiting.loading()
+        if loading and (own := own_load(loading, self.waiting.group(), marks)):
+            if not self.waiting.is_interrupted(own) or _called_by() == "load":
                 return dict.fromkeys(marks, Failure(_recursive(own.id)))
         outcomes: dict[str, Outcome] = {}
         too_old: dict[str, Flight] = {}
@@ -204,9 +235,9 @@ class Core:
         self, ids: list[str], marks: Mapping[str, Mark], budget: Budget, too_old: _ByIds
     ) -> list[tuple[_ByIds, _ByIds]]:
         """Join flights, all in one with load_many, else each by itself, with its own budget."""
-        if self._settings.load_many is not None or len(ids) == 1:
+        if self.settings.load_many is not None or len(ids) == 1:
             return [await self._join(ids, marks, budget, too_old)]
-        return await self._waiting.each(
+        return await self.waiting.each(
             self._join([id], marks, budget.again(), too_old) for id in ids
         )
 
@@ -218,7 +249,7 @@ class Core:
         too_old: Mapping[str, Flight],
     ) -> tuple[_ByIds, _ByIds]:
         """Lead the loads of ids that nobody here has begun; return their flights, and others'."""
-        group = self._waiting.group()
+        group = self.waiting.group()
         mine, theirs = group.join(ids)
         for id, old in too_old.items():
             if id in mine and (newer := old.succeeded_by(mine[id])) is not mine[id]:
@@ -229,21 +260,21 @@ class Core:
         if mine:
             is_leased = Mark.LEASED in map(marks.get, mine)
             lead = self._lead(group, mine, budget, is_leased)
-            await self._waiting.shielded(lead, partial(group.land_all, mine.values()))
+            await self.waiting.shielded(lead, partial(group.land_all, mine.values()))
         return mine, theirs
 
     async def _followed(self, flight: Flight, budget: Budget) -> Outcome | None:
         """Wait for another's load; return what came of it, None if it is too old to take."""
-        if self._waiting.is_interrupted(flight):
+        if self.waiting.is_interrupted(flight):
             return await self._of_this_thread(flight)
-        loading = self._waiting.loading()
+        loading = self.waiting.loading()
         with waiting_for(loading, flight):
             if wait_in_a_circle(loading, flight):
                 circle = f"the load of {flight.id!r} waits for a load that waits for it"
                 return Failure(RecursiveLoad(circle))
-            if not await self._waiting.follow(flight, self._settings.max_wait):
-                if self._waiting.is_stranded(flight):
-                    self._waiting.group().land(flight)
+            if not await self.waiting.follow(flight, self.settings.max_wait):
+                if self.waiting.is_stranded(flight):
+                    self.waiting.group().land(flight)
                 return Failure(self._busy(flight.id, "another read's load of it has not ended"))
         if flight.outcome is None or budget.started > flight.as_of:
             return None
@@ -253,11 +284,11 @@ class Core:
 
     async def _lead(self, group: Flights, mine: _ByIds, budget: Budget, is_leased: bool) -> None:
         """Bring flights down: room, lease, load, store; or take what another process has stored."""
-        before = self._waiting.loading()
+        before = self.waiting.loading()
         room, place = group.room(before), object()
-        attempt = Attempt(group, mine, monotonic() + self._settings.max_wait, budget)
+        attempt = Attempt(group, mine, monotonic() + self.settings.max_wait, budget)
         try:
-            self._waiting.set_loading((*before, UnderWay(group, mine)))
+            self.waiting.set_loading((*before, UnderWay(group, mine)))
             attempt.tokens = self.leases.tokens(mine)
             attempt.held.update(attempt.tokens.values())
             self.leases.begin(attempt.held)
@@ -274,7 +305,7 @@ class Core:
                 room.leave(place)
                 is_leased = True  # what is left is another's
         finally:
-            self._waiting.set_loading(before)
+            self.waiting.set_loading(before)
             room.leave(place)
             self.leases.done(attempt.held)
 
@@ -283,18 +314,19 @@ class Core:
         pause, left = POLL[0], attempt.budget.left
         while attempt.tokens:
             looked = monotonic()
-            replies = await self._ask(attempt.budget, self.leases.look, attempt.tokens)
+            replies = await self.ask(attempt.budget, self.leases.look, attempt.tokens)
             for id, reply in replies.items():
-                text, left_ms = reply if _is_pair(reply, int) else (reply, 0)
+                held, left_ms = reply if _is_pair(reply, int) else (reply, 0)
+                text = self.form.json_of(held)
                 value = decode(text)
                 if not isinstance(value, Mark):
                     attempt.land(id, text.decode(), looked)
-                elif value is not Mark.LEASED or self.leases.may_be_taken(text, left_ms):
+                elif value is not Mark.LEASED or self.leases.may_be_taken(held, left_ms):
                     return
             if looked > attempt.until:
                 return
             attempt.budget.left = left  # waiting for a load is not Redis being slow
-            await self._waiting.sleep(pause)
+            await self.waiting.sleep(pause)
             pause = min(2 * pause, POLL[1])
 
     async def _look(self, attempt: "Attempt") -> None:
@@ -304,16 +336,17 @@ class Core:
             for id in list(attempt.tokens):
                 attempt.land(id, Failure(self._busy(id, "there was no room for its load")), inf)
             return
-        replies = await self._ask(attempt.budget.again(), self.leases.read_many, attempt.tokens)
+        replies = await self.ask(attempt.budget.again(), self.leases.read_many, attempt.tokens)
         for id, reply in replies.items():
-            if not isinstance(decode(reply), Mark):
-                attempt.land(id, reply.decode(), looked)
+            text = self.form.json_of(reply)
+            if not isinstance(decode(text), Mark):
+                attempt.land(id, text.decode(), looked)
 
     async def _take(self, attempt: "Attempt") -> dict[str, Mark]:
         """Take leases; land what is there, return what the caller must load, and why."""
         looked = monotonic()
         command, ready = self.leases.take, {}
-        replies = await self._ask(attempt.budget, command, attempt.tokens, attempt.known)
+        replies = await self.ask(attempt.budget, command, attempt.tokens, attempt.known)
         for id, reply in replies.items():
             if not _is_pair(reply, bytes):
                 ready[id] = reply if isinstance(reply, Mark) else Mark.UNLEASED
@@ -326,9 +359,10 @@ class Core:
                     attempt.held.add(attempt.tokens[id])
                     self.leases.begin(attempt.held)
                 continue
-            value = decode(held)
+            text = self.form.json_of(held)
+            value = decode(text)
             if not isinstance(value, Mark):
-                attempt.land(id, held.decode(), looked)
+                attempt.land(id, text.decode(), looked)
             elif looked > attempt.until or attempt.tries[id] > TRIES:
                 ready[id] = Mark.UNLEASED
             elif value is Mark.CORRUPT or self.leases.is_orphan(held):
@@ -342,36 +376,40 @@ class Core:
         tokens = {id: attempt.tokens[id] for id, mark in ready.items() if mark is Mark.MISS}
         began = monotonic()
         try:
-            outcomes = await self._outcomes(list(ready))
+            outcomes = await self.outcomes(list(ready))
         except BaseException:  # the leases are given back
             give_back = {id: (token, *NOTHING) for id, token in tokens.items()}
-            await self._ask(attempt.budget, self.leases.store, give_back)
+            await self.ask(attempt.budget, self.leases.store, give_back)
             raise
         sent = monotonic()
-        if sent - began > self._settings.lease:
-            self.counts.say("slow load", f"has a load that took {sent - began:.1f} s: {SLOW_LOAD}")
+        if sent - began > self.settings.lease:
+            self.say_slow(sent - began)
         if self.pending:
             await self.send_pending(attempt.budget, ready)
         entries = {}
         for id, token in tokens.items():
+            outcome = outcomes[id]
             nothing = attempt.flights[id].is_invalidated
-            entries[id] = (token, *(NOTHING if nothing else entry(outcomes[id], self._settings)))
-        replies = await self._ask(attempt.budget, self.leases.store, entries)
+            entries[id] = (
+                token,
+                *(NOTHING if nothing else self.form.entry(outcome, self.settings)),
+            )
+        replies = await self.ask(attempt.budget, self.leases.store, entries)
         ends = {}
         for id, outcome in outcomes.items():
-            ends[id] = self._end(attempt.flights[id], outcome, replies.get(id))
+            ends[id] = self.end(attempt.flights[id], outcome, replies.get(id))
             attempt.land(id, outcome, sent if ends[id] == "stored" else began)
         if self.observers:
-            self._tell(Load(tuple(ready), began, sent - began, ends))
+            self.tell(Load(tuple(ready), began, sent - began, ends))
 
-    async def _outcomes(self, ids: list[str]) -> dict[str, Outcome]:
+    async def outcomes(self, ids: list[str]) -> dict[str, Outcome]:
         """Call load or load_many; return, for each id, its value as JSON or what was raised."""
         self.counts.loads.one()
-        one, many = self._settings.load, self._settings.load_many
+        one, many = self.settings.load, self.settings.load_many
         if len(ids) == 1 or many is None:
-            value = await self._waiting.load(one, ids[0])
+            value = await self.waiting.load(one, ids[0])
         else:
-            value = await self._waiting.load(many, ids)
+            value = await self.waiting.load(many, ids)
         if not isinstance(value, Failure):
             try:
                 return {ids[0]: encoded(ids[0], value)} if len(ids) == 1 else encode_all(ids, value)
@@ -381,7 +419,11 @@ class Core:
             raise value.error
         return dict.fromkeys(ids, value)
 
-    def _end(self, flight: Flight, outcome: Outcome, reply: Any) -> str:
+    def say_slow(self, seconds: float) -> None:
+        """Say once that a load has outlasted its lease."""
+        self.counts.say("slow load", f"has a load that took {seconds:.1f} s: {SLOW_LOAD}")
+
+    def end(self, flight: Flight, outcome: Outcome, reply: Any) -> str:
         """Return how a load ended, as `Load` has it."""
         if isinstance(outcome, Failure):
             return "raised"
@@ -390,9 +432,9 @@ class Core:
             return "refused"
         if reply != 1:
             return "unstored"
-        if outcome == "null" and self._settings.missing_ttl is None:
+        if outcome == "null" and self.settings.missing_ttl is None:
             return "absent"
-        return "too large" if len(outcome) > self._settings.max_value_bytes else "stored"
+        return "too large" if len(outcome) > self.settings.max_value_bytes else "stored"
 
     async def _of_this_thread(self, own: Flight) -> Outcome | None:
         """Load for a signal handler or a finaliser that has interrupted the load of the same id.
@@ -402,15 +444,15 @@ class Core:
         """
         above = _called_by()
         if above == "nobody":
-            self._waiting.group().land(own)
+            self.waiting.group().land(own)
             return None
         if above == "load":
             return Failure(_recursive(own.id))
-        return (await self._outcomes([own.id]))[own.id]
+        return (await self.outcomes([own.id]))[own.id]
 
     async def _delete(self, budget: Budget, due: Mapping[str, float]) -> set[str]:
         """Send deletes; return the ids of those that need not be sent again."""
-        replies = await self._ask(budget, self.leases.delete, due, sends_pending=True)
+        replies = await self.ask(budget, self.leases.delete, due, sends_pending=True)
         shut = {id for id, reply in replies.items() if reply is Mark.UNAVAILABLE}
         for gate in self.gates.split(shut):
             budget.lost.append(gate)  # nothing else goes first where they cannot
@@ -423,7 +465,7 @@ class Core:
     async def _resend(self) -> None:
         await self.send_pending(Budget(probe=True), [])
 
-    async def _ask(
+    async def ask(
         self,
         budget: Budget,
         command: Callable[..., Any],
@@ -451,17 +493,17 @@ class Core:
             return []
         gate = self.gates.only
         if gate and (sends_pending or not self.pending):
-            reply = await self._waiting.call(gate, budget, command, entries, *more)
+            reply = await self.waiting.call(gate, budget, command, entries, *more)
             return self._of_each(gate, budget, len(entries), reply)
         asked = entries
         if self.pending and not sends_pending:
             asked = only(entries, [id for id in entries if id not in self.pending])
         replies: dict[str, Any] = dict.fromkeys(entries, Mark.UNAVAILABLE)
         if gate and asked:
-            reply = await self._waiting.call(gate, budget, command, asked, *more)
+            reply = await self.waiting.call(gate, budget, command, asked, *more)
             replies.update(zip(asked, self._of_each(gate, budget, len(asked), reply), strict=True))
         if not gate:
-            each = await self._waiting.call_each(self.gates, budget, command, asked, *more)
+            each = await self.waiting.call_each(self.gates, budget, command, asked, *more)
             for gate, (ids, reply) in each.items():
                 replies.update(zip(ids, self._of_each(gate, budget, len(ids), reply), strict=True))
         return list(replies.values())
@@ -482,10 +524,11 @@ class Core:
         return [marks[one] if isinstance(one, Exception) else one for one in reply]
 
     def _busy(self, id: str, why: str) -> LoadsBusy:
-        wait = self._settings.max_wait
+        wait = self.settings.max_wait
         return LoadsBusy(f"{id!r} was not loaded within {wait:g} s (max_wait): {why}")
 
-    def _tell(self, load: Load) -> None:
+    def tell(self, load: Load) -> None:
+        """Tell the observers of a load."""
         for observer in self.observers:
             try:
                 observer(load)
@@ -552,9 +595,11 @@ def _called_by() -> str:
 
 def _say_if_shared(core: Core, server: tuple[Any, ...], settings: Settings) -> None:
     """Say once that two caches of this process share their keys and load them differently."""
-    name = (type(core._waiting), *server, settings.prefix)  # twins of one cache load alike
+    name = (type(core.waiting), *server, settings.prefix)  # twins of one cache load alike
     other = _cores.setdefault(name, core)
-    if other is not core and other._settings.load != settings.load:
+    if type(other.form) is not type(core.form):
+        core.counts.say("shared prefix", OF_ANOTHER_FORM)
+    elif other.settings.load != settings.load:
         core.counts.say("shared prefix", "shares its keys with a cache that loads something else")
 
 

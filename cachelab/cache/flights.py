@@ -256,6 +256,10 @@ class Blocking:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
+    def apart(self, work: Send) -> None:
+        """Do work in a thread of its own; RuntimeError where none can be started."""
+        start_new_thread(lambda: to_its_end(work()), ())  # its exceptions are the interpreter's
+
     def resend(self, send: Send, is_needed: Callable[[], bool]) -> None:
         """Call send in a thread, four times a second, for as long as it is needed."""
         if self._resending == os.getpid():
@@ -331,6 +335,10 @@ class Awaiting:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def apart(self, work: Send) -> None:
+        """Do work in a task of its own."""
+        self._task(work())
 
     def resend(self, send: Send, is_needed: Callable[[], bool]) -> None:
         """Await send in a task, four times a second, for as long as it is needed."""

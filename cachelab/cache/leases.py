@@ -71,17 +71,19 @@ class Leases:
 
     def __init__(self, client: Client, prefix: str, lease: float):
         self._client: Any = client
-        self._exchange: Any = None  # what sends commands to the nodes of a cluster
         self.read = partial(self._client.execute_command, "GET", NEVER_DECODE=True)  # of a key
+        look = ("EVAL", LOOK, "1")
+        self.look_at = partial(self._client.execute_command, *look, NEVER_DECODE=True)  # of a key
         if isinstance(client, redis.RedisCluster):
             self.read = partial(shards.get, client)
-            self._exchange = shards.exchange
+            self.look_at = partial(shards.get, client, command=look)
         elif isinstance(client, redis.asyncio.RedisCluster):
             self.read = partial(shards.get_async, client)
-            self._exchange = shards.exchange_async
+            self.look_at = partial(shards.get_async, client, command=look)
+        self._is_cluster = shards.is_cluster(client)
         self._prefix = prefix
         self._old = KEPT - round(1000 * lease)  # what a lease has left that may be taken over
-        self._old_text = str(self._old)
+        self.old = str(self._old)  # the same for a script
         self._owner = uuid.uuid4().hex[:8]
         self._live: set[bytes] = set()  # the tokens of loads that this process has under way
 
@@ -109,40 +111,41 @@ class Leases:
     def read_many(self, ids: Iterable[str]) -> Any:
         """Reply the text of each id, or None."""
         keys = [self._prefix + id for id in ids]
-        if self._exchange:
+        if self._is_cluster:
             return self._send((key, ("GET", key)) for key in keys)
         return self._client.execute_command("MGET", *keys, NEVER_DECODE=True)
 
     def look(self, ids: Iterable[str]) -> Any:
         """Reply, for each id, [the text that is there, the milliseconds that it has left]."""
-        return self._eval(LOOK, ((id, ()) for id in ids))
+        return self.run(LOOK, ((id, ()) for id in ids))
 
     def take(self, tokens: Mapping[str, str], known: Mapping[str, str]) -> Any:
         """Reply, for each id, [1, token] if the caller may load it, else [0, what is there].
 
         known: The SHA-1 of texts that may be replaced whatever their age: broken or orphaned.
         """
-        old = self._old_text
-        return self._eval(
+        old = self.old
+        return self.run(
             TAKE, ((id, (token, LIFE, old, known.get(id, ""))) for id, token in tokens.items())
         )
 
     def store(self, entries: Mapping[str, tuple[str, str, str]]) -> Any:
         """Store (token, text, ttl in ms) for each id where its token stands; reply 1 or 0."""
-        return self._eval(STORE, entries.items())
+        return self.run(STORE, entries.items())
 
     def delete(self, ids: Iterable[str]) -> Any:
         """Delete what is a string at each id: GETDEL refuses other types, as DEL does not."""
         keys = [self._prefix + id for id in ids]
         return self._send((key, ("GETDEL", key)) for key in keys)
 
-    def _eval(self, script: str, arguments: Iterable[tuple[str, tuple[str, ...]]]) -> Any:
+    def run(self, script: str, arguments: Iterable[tuple[str, tuple[str, ...]]]) -> Any:
+        """Reply, for each id, what a script of one key does with the arguments for it."""
         keys = ((self._prefix + id, more) for id, more in arguments)
         return self._send((key, ("EVAL", script, "1", key, *more)) for key, more in keys)
 
     def _send(self, commands: Iterable[Command]) -> Any:
-        if self._exchange:
-            return self._exchange(self._client, list(commands))
+        if self._is_cluster:
+            return shards.send(self._client, commands)
         pipeline = self._client.pipeline(transaction=False)
         for _, words in commands:
             pipeline.execute_command(*words, NEVER_DECODE=True)

@@ -25,11 +25,12 @@ class Settings:
     max_loads: int
     max_wait: float
     max_value_bytes: int
+    grace: float = 0.0  # of `cachelab.writes.RefreshAhead` alone
 
     @property
     def longest(self) -> float:
         """Seconds after which nothing that was cached or leased before is there any more."""
-        return max(self.ttl, self.missing_ttl or 0) + LEASE_KEPT
+        return max(self.ttl, self.missing_ttl or 0) + self.grace + LEASE_KEPT
 
 
 def checked(
@@ -44,6 +45,7 @@ def checked(
     max_loads: int,
     max_wait: float,
     max_value_bytes: int,
+    grace: float | None = None,
 ) -> Settings:
     """Return the settings; TypeError or ValueError name the argument, its value and the rule."""
     for name, function in (("load", load), ("load_many", load_many)):
@@ -62,6 +64,7 @@ def checked(
         max_loads=_check.whole("max_loads", max_loads, least=1, most=MOST_LOADS),
         max_wait=_check.number("max_wait", max_wait, above=0, high=_check.LONGEST_WAIT),
         max_value_bytes=_check.whole("max_value_bytes", max_value_bytes, least=1),
+        grace=0.0 if grace is None else _check.number("grace", grace, above=0),
     )
 
 

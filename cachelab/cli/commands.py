@@ -12,7 +12,7 @@ from importlib import metadata
 import cachelab as cl
 from cachelab._limits import raise_open_files
 from cachelab._streams import run_command, tell
-from cachelab.cli import charts, doctor, lab, prompt, seed, serve, teach
+from cachelab.cli import charts, doctor, lab, prompt, seed, serve, teach, worker
 
 COMMANDS = {
     "lab": lab,
@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": serve,
     "ask": prompt,
     "seed": seed,
+    "worker": worker,
     "charts": charts,
     "teach": teach,
 }

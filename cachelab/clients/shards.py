@@ -10,7 +10,7 @@ redirected, or what another node holds by then. Replicas are never asked: they m
 # redis-py's cluster clients are typed in part.
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from math import inf
 from time import monotonic
@@ -89,10 +89,33 @@ async def exchange_async(
     return await exchanged(Awaiting(client, pack), commands)
 
 
-def get(client: redis.RedisCluster, key: str) -> Any:
-    """Return what GET replies, undecoded, or raise: as `exchange` does, for the cost of a GET."""
+def send(client: Any, commands: Iterable[Command]) -> Any:
+    """Send commands of one key each: one trip to a server, or to each node that holds some.
+
+    Args:
+        client: A redis.Redis or RedisCluster; of an asyncio one the result is to be awaited.
+        commands: The key and the words of each; with one key they go over one connection.
+
+    Returns:
+        For each command its reply, undecoded, or the exception that came instead.
+    """
+    if isinstance(client, redis.RedisCluster):
+        return exchange(client, list(commands))
+    if isinstance(client, redis.asyncio.RedisCluster):
+        return exchange_async(client, list(commands))
+    pipeline = client.pipeline(transaction=False)
+    for _, words in commands:
+        pipeline.execute_command(*words, NEVER_DECODE=True)
+    return pipeline.execute(raise_on_error=False)
+
+
+def get(client: redis.RedisCluster, key: str, command: tuple[str, ...] = ("GET",)) -> Any:
+    """Return what GET replies, undecoded, or raise: as `exchange` does, for the cost of a GET.
+
+    command: Another that ends with the key.
+    """
     node = primary(client, key)
-    words = ("GET", key)
+    words = (*command, key)
     if node is None:
         return _given(exchange(client, [(key, words)]))
     try:
@@ -102,10 +125,12 @@ def get(client: redis.RedisCluster, key: str) -> Any:
     return _given(blocked(exchanged(Blocking(client), [(key, words)], *began)))
 
 
-async def get_async(client: redis.asyncio.RedisCluster, key: str) -> Any:
+async def get_async(
+    client: redis.asyncio.RedisCluster, key: str, command: tuple[str, ...] = ("GET",)
+) -> Any:
     """Return what GET replies, as `get` does."""
     node = primary(client, key)
-    words = ("GET", key)
+    words = (*command, key)
     if node is None:
         return _given(await exchange_async(client, [(key, words)]))
     try:

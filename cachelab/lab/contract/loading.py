@@ -147,7 +147,7 @@ def first_loads_to_end_are_cached(trial: Bench) -> None:
 @promise("a process that is killed while it loads delays others by three seconds at most")
 def dead_holders_delay_for_three_seconds(trial: Bench) -> None:
     def load_for_ever(say: Say) -> None:
-        theirs = Bench(trial.kind, trial.place, trial.patience, trial.is_async)
+        theirs = type(trial)(trial.kind, trial.place, trial.patience, trial.is_async)
         theirs.origin.hold()
         reader = theirs.start_read(theirs.make())
         say("loading")

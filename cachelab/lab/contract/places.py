@@ -63,6 +63,10 @@ class OneServer:
         """Return how many commands have come, as a client learns that has been in use."""
         return _calls(client.info("commandstats"), NEVER_THEIRS)
 
+    def pieces(self, client: Any) -> int:
+        """Return how many pieces of commands have come, each by one read of the server."""
+        return client.info("stats")["total_reads_processed"]
+
     def mistakes(self) -> dict[str, str]:
         """Return URLs in which a word is wrong, which is the key."""
         wrong = re.sub(r":[^:@]+@", ":wrong@", self.url)
@@ -148,8 +152,12 @@ class OnSet:
         """Return how many commands have come from clients."""
         if not isinstance(self._set, Cluster):
             return _calls(client.info("commandstats"), OF_A_SET)
-        servers = [client.get_redis_connection(node) for node in client.get_primaries()]
-        return sum(_calls(server.info("commandstats"), OF_A_SET) for server in servers)
+        each = _primaries(client)
+        return sum(_calls(server.info("commandstats"), OF_A_SET) for server in each)
+
+    def pieces(self, client: Any) -> int:
+        """Return how many pieces of commands have come, some of them from other nodes."""
+        return sum(server.info("stats")["total_reads_processed"] for server in _primaries(client))
 
     def mistakes(self) -> dict[str, str]:
         return {"password": re.sub(r":[^:@]+@", ":wrong@", self.url)}
@@ -227,6 +235,13 @@ class _Links:
     def heal(self) -> None:
         for link in self._links:
             link.heal()
+
+
+def _primaries(client: Any) -> list[Any]:
+    """Return clients of a cluster's primaries, or of the one primary."""
+    if not isinstance(client, redis.RedisCluster):
+        return [client]
+    return [client.get_redis_connection(node) for node in client.get_primaries()]
 
 
 def _calls(stats: Mapping[str, Any], apart: set[str]) -> int:

@@ -30,6 +30,7 @@ def hits_load_nothing(trial: Bench) -> None:
 
 @promise("a hit is one command, for an empty text, '0' and an absent id too")
 def hits_are_one_command(trial: Bench) -> None:
+    trial.is_for("cache-aside")  # another needs the key's age with it, in the same round trip
     cache = trial.make()
     for id in ("ada", "empty", "zero", "nobody"):
         cache.get(id), cache.get(id)
@@ -59,6 +60,7 @@ def absence_is_remembered(trial: Bench) -> None:
 
 @promise("an id created behind the cache's back is seen after missing_ttl")
 def absence_is_forgotten(trial: Bench) -> None:
+    trial.is_for("cache-aside")  # others are built without missing_ttl
     cache = trial.make(missing_ttl=0.2)
     cache.get("nobody")
     trial.origin.rows["nobody"] = "here"
@@ -92,6 +94,7 @@ def leases_expire(trial: Bench) -> None:
 
 @promise("values that are written together do not expire together")
 def expiries_are_spread(trial: Bench) -> None:
+    trial.is_for("cache-aside")  # others spread what comes before the expiry
     cache = trial.make(ttl=600)
     trial.origin.rows |= {f"u{n}": "value" for n in range(50)}
     for n in range(50):

@@ -89,12 +89,17 @@ class Origin:
 class Bench:
     """A place, an origin and the caches under trial, whose calls block, whatever kind they are.
 
+    This is a cache-aside's; the other kinds have benches that derive from it.
+
     Args:
         cache: The class under trial.
         place: Where it is tried.
         patience: Seconds until a call that does not come back counts as hung.
         is_async: Whether its calls are awaited, where that is known already.
     """
+
+    name = "cache-aside"
+    tells = "get"  # the method that tells whether calls are awaited
 
     def __init__(
         self,
@@ -111,10 +116,10 @@ class Bench:
         self.loop = asyncio.new_event_loop()
         self._looping = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._looping.start()
+        self.is_async = bool(is_async)
         if is_async is None:
-            is_async = inspect.iscoroutinefunction(getattr(cache, "get", None))
-            is_async = is_async or self.run(self._awaits())
-        self.is_async = is_async
+            self.is_async = inspect.iscoroutinefunction(getattr(cache, self.tells, None))
+            self.is_async = self.is_async or self.run(self._awaits())
 
     def make(
         self,
@@ -141,14 +146,22 @@ class Bench:
         if inner:
             load = nested_async if self.is_async else nested
 
+        made.cache = self.built(*self.arguments(url or self.place.url, load, ttl, missing_ttl))
+        return made
+
+    def built(self, *arguments: Any) -> Any:
+        """Build the cache: an async one in the bench's loop."""
+
         async def build() -> object:
-            return self.kind(url or self.place.url, load, ttl, missing_ttl)
+            return self.kind(*arguments)
 
         if self.is_async:
-            made.cache = self.run(build())
-        else:
-            made.cache = self.kind(url or self.place.url, load, ttl, missing_ttl)
-        return made
+            return self.run(build())
+        return self.kind(*arguments)
+
+    def arguments(self, url: str, load: Callable, ttl: float, missing_ttl: float) -> Any:
+        """Return what a cache of this kind is built with."""
+        return url, load, ttl, missing_ttl
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine in the bench's loop and return its result."""
@@ -195,9 +208,20 @@ class Bench:
         for future in [self.start(cache.get, f"warm{n}") for n in range(READERS)]:
             future.result(self.patience)
 
+    def called(self) -> Any:
+        """Return what a call of a new cache returns, of a kind that is not known."""
+        try:
+            cache = self.kind(*self.arguments(self.place.url, self.origin.load, 60, 30))
+        except Exception:  # it wants an async load, or cannot be made at all
+            self.is_async = True
+            cache = self.kind(*self.arguments(self.place.url, self._load, 60, 30))
+        return cache.get("ada")
+
     def is_for(self, kind: str) -> None:
-        """Leave the trial unless the cache is of this kind, "plain" or "async"."""
-        if (kind == "async") != self.is_async:
+        """Leave the trial unless the cache is of this kind, "plain", "async" or "cache-aside"."""
+        if kind == "cache-aside" != self.name:
+            raise NotApplicable(f"a {self.name}")
+        if kind in ("plain", "async") and (kind == "async") != self.is_async:
             raise NotApplicable("an async cache" if self.is_async else "a plain cache")
 
     def close(self) -> None:
@@ -216,11 +240,7 @@ class Bench:
 
     async def _awaits(self) -> bool:
         """Say whether what `get` returns is to be awaited, whatever it looks like."""
-        try:
-            cache = self.kind(self.place.url, self.origin.load, 60, 30)
-        except Exception:  # it wants an async load, or cannot be made at all
-            cache = self.kind(self.place.url, self._load, 60, 30)
-        answer = cache.get("ada")
+        answer = self.called()
         for end in ("cancel", "close"):
             if inspect.isawaitable(answer) and hasattr(answer, end):
                 getattr(answer, end)()
@@ -240,7 +260,7 @@ async def _cancel_others() -> None:
 
 
 class Blocking:
-    """A cache under trial: get and invalidate block, and give up when patience ends."""
+    """A cache under trial: its calls block, and give up when patience ends."""
 
     def __init__(self, trial: Bench, cache: Any):
         self.trial, self.cache = trial, cache
@@ -251,19 +271,25 @@ class Blocking:
     def invalidate(self, id: str) -> None:
         self._call(self.cache.invalidate, id)
 
-    def _call(self, method: Callable, id: str) -> Any:
+    def put(self, id: str, value: str | None) -> Any:
+        return self._call(self.cache.put, id, value)
+
+    def _call(self, method: Callable, *arguments: Any) -> Any:
         if self.trial.is_async:
-            return self.trial.run(method(id))
-        return self.trial.call(method, id).result(self.trial.patience)
+            return self.trial.run(method(*arguments))
+        return self.trial.call(method, *arguments).result(self.trial.patience)
 
 
 @contextmanager
 def bench(
-    cache: type, patience: float = PATIENCE, on: Cluster | Sentinel | None = None
-) -> Iterator[Bench]:
-    """Set up a trial and clear it away."""
+    cache: type,
+    patience: float = PATIENCE,
+    on: Cluster | Sentinel | None = None,
+    kind: type[Bench] = Bench,
+) -> Iterator[Any]:
+    """Set up a trial, on the bench of a kind, and clear it away."""
     with _place(on) as place:
-        trial = Bench(cache, place, patience)
+        trial = kind(cache, place, patience)
         try:
             yield trial
         finally:

@@ -10,12 +10,15 @@ from time import perf_counter
 from typing import Any
 
 import ipywidgets
+import pandas as pd
 import redis
+from matplotlib.axes import Axes
 
 from cachelab import _check
 from cachelab.cache.aside import CacheAside
 from cachelab.errors import CachelabError
-from cachelab.lab.faults import outage
+from cachelab.lab.draw import charts
+from cachelab.lab.faults import kills, outage
 from cachelab.lab.panels.display import LiveRegion, Picture
 from cachelab.lab.panels.stills import Panel
 from cachelab.server.cluster import Cluster
@@ -32,6 +35,11 @@ STATES = {
 }  # what is said after each button
 SETS = {"cluster: 3 primaries, 3 replicas": Cluster, "a primary, 2 replicas, 3 Sentinels": Sentinel}
 NODES = 6  # of each of them
+FORMS = {
+    "a list, popped": "a list, popped",
+    "a stream, acknowledged first": "acknowledged first",
+    "a stream, by WriteBehind": "WriteBehind",
+}  # of `kills.FORMS`
 
 
 def ask(
@@ -133,23 +141,39 @@ def break_a_node(
     return _NodeButtons(readers, _check.number("seconds", seconds, above=0)).box
 
 
+def kill_the_worker(seconds: float = 120) -> ipywidgets.VBox:
+    """Return buttons that start a writer and the worker behind it, kill the worker, start another.
+
+    Writes wait on a server of their own for the worker, which is a process and takes a quarter of
+    a second for each commit. The chart of the last twenty seconds is drawn again twice a second:
+    how many acknowledged writes are not in the database yet, how many of them Redis has, and how
+    many are lost, as nobody has them. What the worker holds and Redis does not is the difference.
+    Nothing runs before "start"; "stop", or the end of the time, ends all of it.
+
+    Args:
+        seconds: How long the writer writes at most.
+    """
+    writers = {name: partial(kills.Writers, form) for name, form in FORMS.items()}
+    return _WorkerButtons(writers, _check.number("seconds", seconds, above=0)).box
+
+
 class _ServerButtons:
     """The buttons, what they say and draw, and the readers while they read."""
 
     label = "application"
     names: Iterable[str] = STATES
+    chart: Callable[[pd.DataFrame], Axes] = staticmethod(outage.recent_chart)
 
-    def __init__(
-        self, applications: Mapping[str, Callable[[], outage.Readers]], seconds: float
-    ) -> None:
+    def __init__(self, applications: Mapping[str, Callable[[], Any]], seconds: float) -> None:
         self.applications = applications
         self.seconds = seconds
-        self.readers: outage.Readers | None = None
+        self.readers: Any = None  # `outage.Readers`, or what stands for them
         self.drawing: asyncio.Task[None] | None = None  # the loop itself keeps no strong reference
         self.which = ipywidgets.Dropdown(
             options=list(applications),
             description=self.label,
             style={"description_width": "initial"},
+            layout={"width": "max-content"},
         )
         self.picture, self.said = Picture(quiet=True), LiveRegion()
         self.picture.layout.min_height, self.said.layout.min_height = "460px", "2.5em"
@@ -176,15 +200,15 @@ class _ServerButtons:
             elif name == "stop":
                 self.stop()
             elif self.readers:
-                self.do(name, self.readers.server)
+                self.do(name)
             self.show()
             self.said.value = self.state(name) if self.readers else STATES["stop"]
         except CachelabError as error:  # such as thawing a server that is dead
             self.said.value = html.escape(str(error))
 
-    def do(self, name: str, server: Any) -> None:
+    def do(self, name: str) -> None:
         """Do to the server what a button says."""
-        getattr(server, name)()
+        getattr(self.readers.server, name)()
 
     def state(self, name: str) -> str:
         """Return what is to be said after a button."""
@@ -209,9 +233,9 @@ class _ServerButtons:
 
     def show(self) -> None:
         if self.readers and not (reads := self.readers.recent()).empty:
-            self.picture.show(lambda: outage.recent_chart(reads))
+            self.picture.show(lambda: self.chart(reads))
 
-    async def show_on(self, readers: outage.Readers) -> None:
+    async def show_on(self, readers: Any) -> None:
         """Draw until these readers are stopped, and stop them when their time is over."""
         end = perf_counter() + self.seconds
         while perf_counter() < end:
@@ -222,7 +246,7 @@ class _ServerButtons:
             await self.look(readers)
         self.stop()
 
-    async def look(self, readers: outage.Readers) -> None:
+    async def look(self, readers: Any) -> None:
         """See what has changed by itself."""
 
 
@@ -240,17 +264,55 @@ class _NodeButtons(_ServerButtons):
         )
         return [self.row(self.names), self.does, self.row(f"node {n}" for n in range(1, NODES + 1))]
 
-    def do(self, name: str, server: Any) -> None:
-        node = server.nodes[int(name.removeprefix("node ")) - 1]
+    def do(self, name: str) -> None:
+        node = self.readers.server.nodes[int(name.removeprefix("node ")) - 1]
         getattr(node, self.does.value)()
 
     def state(self, name: str) -> str:
         return _roles(self.readers.server) if self.readers else STATES["stop"]
 
-    async def look(self, readers: outage.Readers) -> None:
+    async def look(self, readers: Any) -> None:
         roles = await asyncio.to_thread(_roles, readers.server)  # a frozen node takes its time
         if self.readers is readers and self.said.value != roles:
             self.said.value = roles
+
+
+def _writes(df: pd.DataFrame) -> Axes:
+    """Draw where the writes are that `kills.Writers.recent` has seen; the title counts."""
+    now = df.iloc[-1]
+    where = df[["at"]].assign(**{"not applied": df["acknowledged"] - df["applied"]})
+    where[["in Redis", "lost"]] = df[["in Redis", "lost"]]
+    lines = where.melt("at", var_name="where", value_name="writes")
+    return charts.timeline(
+        lines,
+        "at",
+        "writes",
+        "where",
+        title=", ".join(f"{now[name]:,.0f} {name}" for name in df.columns[1:]),
+        roles={"not applied": "threads", "in Redis": "redis", "lost": "database"},
+        steps=True,
+        logy=False,
+        xlim=(-kills.LAST, 0),
+        ylim=(0, max(kills.BATCH, 1.1 * lines["writes"].max())),
+        xlabel="seconds ago",
+        ylabel="acknowledged writes",
+    )
+
+
+class _WorkerButtons(_ServerButtons):
+    """The worker is killed, and the server goes on."""
+
+    label = "writes wait in"
+    names = ("start", "kill -9", "worker", "stop")
+    chart = staticmethod(_writes)
+
+    def do(self, name: str) -> None:
+        (self.readers.kill_worker if name == "kill -9" else self.readers.start_worker)()
+
+    def state(self, name: str) -> str:
+        readers, worker = self.readers, "A worker works" if self.readers.works else "No worker"
+        counts = f"{readers.acknowledged:,} acknowledged, {readers.refused:,} refused"
+        return f"{worker}: {counts}, {readers.lost:,} lost."
 
 
 def _roles(server: Any) -> str:

@@ -19,7 +19,13 @@ from cachelab.lab.hits.theory import hit_rate_lines, ttl_trade
 from cachelab.lab.hits.workload import popularity, zipf
 from cachelab.lab.measure.costs import read_costs
 from cachelab.lab.measure.timing import collector_off
-from cachelab.lab.panels.buttons import ask, ask_a_user, break_a_node, break_the_server
+from cachelab.lab.panels.buttons import (
+    ask,
+    ask_a_user,
+    break_a_node,
+    break_the_server,
+    kill_the_worker,
+)
 from cachelab.lab.panels.display import OPTIONS, Picture
 from cachelab.lab.panels.stills import Panel
 
@@ -34,6 +40,7 @@ __all__ = [
     "cost_of_a_hit",
     "hit_rate_and_capacity",
     "how_big_a_cache",
+    "kill_the_worker",
     "panel",
     "stampede",
     "ttl_and_staleness",

@@ -1,0 +1,10 @@
+"""The token is compared, in two commands: who comes between is overwritten.
+
+Refused: not yet  so it is when that happens after your first command
+"""
+
+
+def replace(client, key, seen, value, px):
+    held = client.get(key)
+    if held is not None and held.partition("|")[0] == seen:
+        client.set(key, f"{uuid4().hex}|{value}", px=px)
