@@ -19,6 +19,7 @@ from cachelab.errors import (
     RedisUnavailable,
     SeedError,
     ServerError,
+    ServiceDown,
 )
 from cachelab.seeder import SeedReport, seed, seed_async
 from cachelab.users import generate_users
@@ -42,6 +43,7 @@ __all__ = [
     "Sentinel",
     "Server",
     "ServerError",
+    "ServiceDown",
     "Stats",
     "UserDatabase",
     "connect",

@@ -10,7 +10,8 @@ import pytest
 from test_server import eventually
 
 import cachelab as cl
-from cachelab.apps.service import AsyncService, Service, ServiceDown
+from cachelab import ServiceDown
+from cachelab.apps.service import AsyncService, Service
 
 
 class Other:

@@ -18,14 +18,10 @@ import redis.asyncio
 from cachelab import _check
 from cachelab.apps.calls import Calls
 from cachelab.cache.breaker import Breaker
-from cachelab.errors import CachelabError
+from cachelab.errors import ServiceDown
 from cachelab.writes.ahead import AheadStats, AsyncRefreshAhead, RefreshAhead
 
 V = TypeVar("V")
-
-
-class ServiceDown(CachelabError):
-    """The other side failed several times in a row, is left alone, and no old answer is kept."""
 
 
 class _OtherSide:
