@@ -98,6 +98,13 @@ if #applied > 0 then redis.call('XTRIM', KEYS[1], 'MINID', after(applied[#applie
 return {floor, redis.call('TIME')[1]}
 """
 
+# Take back the count of a try that told nothing; and the whole of it where another worker has
+# acknowledged the message meanwhile.
+UNCOUNT = """
+if redis.call('HINCRBY', KEYS[1], ARGV[1], -1) < 1 then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
+"""
+
 # Put a message aside and acknowledge it: so it is always in one place, and there once.
 SET_ASIDE = """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end

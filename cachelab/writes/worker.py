@@ -34,6 +34,7 @@ from cachelab.writes.stream import (
     LEAVE,
     RENEW,
     SET_ASIDE,
+    UNCOUNT,
     Message,
     Stream,
     entries,
@@ -302,18 +303,17 @@ class Worker:
     def _try_alone(self, one: Message, tries: int) -> None:
         """Try a message by itself, counted before it is tried: it may end this process."""
         field = f"{self.group} {one.message_id}"
-        count = ("HINCRBY", self.stream.tries, field)
         is_known = tries > 0 and self._rows.knows(one)  # waits, uncounted, for a locked database
         if tries >= DEATHS * self._tries and not is_known:
             self._set_aside(one, f"its worker ended in each of {tries} tries")
             return
-        tries = int(self._ask((*count, "1")))
+        tries = int(self._ask(("HINCRBY", self.stream.tries, field, "1")))
         try:
             self._bring([one])
         except Exception as error:
             if isinstance(error, RedisUnavailable) or is_away(error):
                 with suppress(RedisUnavailable):
-                    self._ask((*count, "-1"))
+                    self._ask(("EVAL", UNCOUNT, "1", self.stream.tries, field))
                 raise
             if tries >= self._tries:
                 self._set_aside(one, f"{type(error).__name__}: {error}")
