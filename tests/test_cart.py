@@ -5,7 +5,8 @@ The common recipe reads a cart as JSON, adds in Python and writes the whole.
 
 import contextlib
 import json
-import multiprocessing
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -50,28 +51,31 @@ class Recipe:
         return json.loads(self.client.get(f"cart:{user}"))
 
 
-def add_many(url, begin, times):
-    """Add from four threads of this process."""
-    cart = Cart(cl.connect(url, timeout=30))
-    begin.wait()
-    threads = [
-        threading.Thread(target=lambda: [cart.add("ada", "p-1") for _ in range(times)])
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+ADDS = """
+import sys, threading
+import cachelab as cl
+from cachelab.apps.cart import Cart
+
+client = cl.connect(sys.argv[1], timeout=30)
+client.incr("ready")
+while client.get("ready") != "2":
+    pass
+cart = Cart(client)
+work = lambda: [cart.add("ada", "p-1") for _ in range(100)]
+threads = [threading.Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
 
 
 def test_processes_and_threads_that_add_to_one_cart_lose_nothing(server, cart):
-    context = multiprocessing.get_context("spawn")
-    begin = context.Barrier(2)
-    workers = [context.Process(target=add_many, args=(server.url, begin, 100)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    workers = [subprocess.Popen([sys.executable, "-c", ADDS, server.url]) for _ in range(2)]
+    try:
+        assert [worker.wait(120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
     assert cart.items("ada") == {"p-1": 800}
 
 
