@@ -20,6 +20,8 @@ from cachelab.errors import (
     SeedError,
     ServerError,
     ServiceDown,
+    WritesFull,
+    WriteUncertain,
 )
 from cachelab.seeder import SeedReport, seed, seed_async
 from cachelab.users import generate_users
@@ -46,6 +48,8 @@ __all__ = [
     "ServiceDown",
     "Stats",
     "UserDatabase",
+    "WriteUncertain",
+    "WritesFull",
     "connect",
     "connect_async",
     "generate_users",
