@@ -19,6 +19,7 @@ from cachelab.errors import (
     RedisUnavailable,
     SeedError,
     ServerError,
+    ServiceDown,
     WritesFull,
     WriteUncertain,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Sentinel",
     "Server",
     "ServerError",
+    "ServiceDown",
     "Stats",
     "UserDatabase",
     "WriteUncertain",

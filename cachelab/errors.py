@@ -33,6 +33,10 @@ class SeedError(CachelabError):
         self.report = report
 
 
+class ServiceDown(CachelabError):
+    """Another service failed several times in a row and is left alone; no old answer is kept."""
+
+
 class WritesFull(CachelabError):
     """The stream of writes holds as many as it may: this one was refused, and nothing recorded."""
 

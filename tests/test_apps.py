@@ -50,4 +50,9 @@ def test_there_are_twins():
         "AsyncStock",
         "AsyncFeed",
         "AsyncCatalogue",
+        "AsyncResponses",
+        "AsyncService",
+        "AsyncSlidingWindow",
+        "AsyncTokenBucket",
+        "AsyncTrending",
     } <= TWINS.keys()

@@ -8,8 +8,12 @@ import cachelab as cl
 from cachelab.apps.cart import AsyncCart, Cart
 from cachelab.apps.catalogue import AsyncCatalogue, Catalogue
 from cachelab.apps.feed import AsyncFeed, Feed
+from cachelab.apps.limiter import AsyncSlidingWindow, AsyncTokenBucket, SlidingWindow, TokenBucket
+from cachelab.apps.responses import AsyncResponses, Response, Responses
+from cachelab.apps.service import AsyncService, Service
 from cachelab.apps.sessions import AsyncSessions, Sessions
 from cachelab.apps.stock import AsyncStock, Stock
+from cachelab.apps.trending import AsyncTrending, Trending
 
 pytestmark = pytest.mark.further
 NAMES = [f"user-{n}" for n in range(20)]  # of many slots
@@ -98,6 +102,60 @@ def test_a_catalogue_is_changed_and_dropped_by_tag_on_a_cluster(client, together
     assert catalogue.get("user-1", ["price"]) == {"price": 7}
     assert catalogue.invalidate_tag("all") == 20 and catalogue.get_many(NAMES) == rows
     assert len(loads) == 40 and catalogue.stats.errors == 0
+
+
+def test_limits_hold_on_a_cluster(client, together):
+    for limit in (TokenBucket(client, 1 / 3600, 5), SlidingWindow(client, 5, 3600)):
+        names = iter(NAMES * 10)
+        passed = together(200, lambda limit=limit, n=names: limit.take(next(n)).is_allowed)
+        assert passed.count(True) == 100
+
+
+def test_trends_are_ranked_on_a_cluster(client, together):
+    for name in NAMES:  # rankings in many slots
+        trends = Trending(client, name=name, refresh=0)
+        trends.hits({"a": 2, name: 1})
+        assert trends.top() == [("a", 2), (name, 1)]
+    together(20, trends.hit, "new")
+    assert trends.top(1) == [("new", 20)]
+
+
+def test_responses_and_answers_are_kept_on_a_cluster(client, together):
+    asked = []
+
+    def fetch(request):
+        return asked.append(request) or Response(body=request.tenant)
+
+    responses = Responses(client, fetch)
+    service = Service(client, lambda id: asked.append(id) or id, ttl=60, grace=60)
+    for _ in range(2):
+        assert [responses.get("/", name).body for name in NAMES] == NAMES
+        assert [service.get(name) for name in NAMES] == NAMES
+    assert len(asked) == 40
+    assert responses.get("/", "user-1", if_none_match="*").status == 304
+
+
+def test_the_other_asyncio_twins_do_the_same_on_a_cluster(run_async):
+    async def main(aclient):
+        async def fetch(request):
+            return Response(body=request.tenant)
+
+        async def call(id):
+            return id
+
+        trends = AsyncTrending(aclient, refresh=0)
+        responses, service = AsyncResponses(aclient, fetch), AsyncService(aclient, call, 60, 60)
+        await asyncio.gather(*(trends.hit("a") for _ in NAMES))
+        passed = [
+            sum(one.is_allowed for one in await asyncio.gather(*map(limit.take, NAMES * 3)))
+            for limit in (AsyncTokenBucket(aclient, 1e-3, 2), AsyncSlidingWindow(aclient, 2, 3600))
+        ]
+        bodies = [one.body for one in await asyncio.gather(*(responses.get("/", n) for n in NAMES))]
+        answers = list(await asyncio.gather(*map(service.get, NAMES)))
+        return await trends.top(), passed, bodies, answers
+
+    top, passed, bodies, answers = run_async(main)
+    assert top == [("a", 20)] and passed == [40, 40] and bodies == NAMES == answers
 
 
 def test_the_asyncio_twins_do_the_same_on_a_cluster(run_async):

@@ -210,6 +210,9 @@ class _Core:
 class AsyncResponses(_Core):
     """Responses of an API, cached for asyncio. Without Redis they come from the origin.
 
+    What an origin always calls private is better asked for elsewhere: its readers wait here to see
+    whether another's response is theirs too.
+
     Args:
         client: What `connect_async` returns.
         fetch: An async function of a Request that returns the origin's Response. It should time
