@@ -201,8 +201,8 @@ class UserDatabase:
                     run("SET LOCAL idle_in_transaction_session_timeout = 60000")
                 yield connection
                 run("COMMIT")
-            finally:
-                if self._engine.name == "sqlite":
+            finally:  # an interrupt within a statement has closed the connection
+                if self._engine.name == "sqlite" and not connection.invalidated:
                     run(f"PRAGMA busy_timeout = {1000 * _PATIENCE}")
             self._count(writes=1)
             if latency:

@@ -19,7 +19,7 @@ from traceback import TracebackException
 import numpy as np
 import pytest
 from conftest import at_best
-from sqlalchemy import create_engine, exc, make_url, text
+from sqlalchemy import create_engine, event, exc, make_url, text
 
 from cachelab.database import UserDatabase
 from cachelab.errors import CachelabError
@@ -166,6 +166,19 @@ def test_a_transaction_is_written_whole_or_not_at_all_and_counts_as_one_write(db
         db.write(connection, {"user-2": None})
         raise ZeroDivisionError
     assert (db.get("user-1"), db.get("user-2"), db.writes) == (None, "new", 1)
+
+
+def test_an_interrupt_within_a_statement_reaches_who_waits_and_the_next_transaction_works(db):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), db.transaction() as connection:
+        db.write(connection, {"ada": "undone"})
+        event.listen(connection, "before_cursor_execute", interrupted)
+        connection.exec_driver_sql("SELECT 1")
+    with db.transaction() as connection:
+        db.write(connection, {"bob": "b"})
+    assert (db.get("ada"), db.get("bob")) == (None, "b")
 
 
 def test_a_transaction_waits_for_a_lock_no_longer_than_it_may(db):

@@ -81,6 +81,10 @@ class Worker:
     ``tries``, at {name}:aside, so that it holds up nobody. The same happens to a message in whose
     tries, alone, twice as many workers died.
 
+    What a server had acknowledged and a fail-over has lost (``WriteBehind(replicas=...)`` prevents
+    that) a worker that holds it writes all the same. Should the new server's clock be behind the
+    old one's, it may come after a newer write of its row, and stay.
+
     One object is for one thread; for several workers make several, in one process or in many.
 
     Args:
