@@ -194,6 +194,28 @@ def test_the_trials_of_a_put_tell_the_orders_apart(client, database):
     assert everything - held(trials[2]) == {"nor does one who comes right after it"}
 
 
+def test_the_trials_of_a_put_let_a_writer_wait_and_miss_one_who_goes_away(
+    client, database, monkeypatch
+):
+    def wait(id, value):
+        with client.lock(f"{id}:lock", timeout=5):
+            database.put(id, value)
+            client.set(f"put:{id}", value)
+
+    def go_away(id, value):
+        if client.set(f"{id}:lock", "1", nx=True):
+            database.put(id, value)
+            client.delete(f"put:{id}", f"{id}:lock")
+
+    monkeypatch.setattr(writing, "TURN", 0.1)
+    waits, goes = (writing.PutTrials(client, "put:", put, database) for put in (wait, go_away))
+    assert held(waits) == set(waits.sentences())
+    assert set(goes.sentences()) - held(goes) == {
+        "a writer who comes before the commit leaves nothing else",
+        "nor does one who comes right after it",
+    }
+
+
 def test_the_trials_of_a_replace_accept_a_script_and_no_look_beforehand(client):
     script = """if (redis.call('GET', KEYS[1]) or ''):match('^[^|]*') ~= ARGV[1] then return end
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])"""
@@ -208,9 +230,7 @@ def test_the_trials_of_a_replace_accept_a_script_and_no_look_beforehand(client):
 
     good, bad = (writing.ReplaceTrials(client, "key", one) for one in (replace, look_first))
     assert held(good) == set(good.sentences())
-    assert set(good.sentences()) - held(bad) == {
-        "so it is when that happens after your first command"
-    }
+    assert set(good.sentences()) - held(bad) == {"so it is when that happens between your commands"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The token is compared, in two commands: who comes between is overwritten.
 
-Refused: not yet  so it is when that happens after your first command
+Refused: not yet  so it is when that happens between your commands
 """
 
 

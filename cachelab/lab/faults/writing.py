@@ -44,6 +44,8 @@ COLUMNS = ["number", "id", "acknowledged", "applied", "times", "late"]
 ROLES = {"acknowledged": "threads", "applied": "cache", "lost": "database"}
 FATES = {"lost": "database", "doubled": "one by one"}
 LOOK = 0.02  # seconds between two looks at a log
+PLACES = 3  # commands of a replace behind each of which somebody comes
+TURN = 2.0  # seconds for which a writer stands still while another one writes
 PATIENCE = 60.0  # seconds that a worker gets for what is left, all its lives together
 LATE = 1 - 1 / 1024  # of a gap: where the first read of a simulation stands; exact in binary
 EARLIEST, LATEST = (
@@ -216,6 +218,7 @@ class PutTrials:
             "a reader who comes before the commit leaves nothing old": self._is_read_before,
             "a writer who comes before the commit leaves nothing else": lambda: self._meets(True),
             "nor does one who comes right after it": lambda: self._meets(False),
+            "nor one who comes when you have asked the database again": self._meets_a_look,
         }
 
     def _is_read(self) -> bool:
@@ -231,7 +234,7 @@ class PutTrials:
         with patch.object(self.database, "put", refuses):
             try:
                 self.put(id, "new")
-            except ConnectionRefusedError:
+            except Exception:  # of whichever kind
                 told = True
         if not told:
             raise AssertionError("the caller takes it for done")
@@ -254,17 +257,37 @@ class PutTrials:
         commit, come = self.database.put, list[str]()
 
         def ben_comes(id: str, value: str) -> None:
-            is_ada = not come
             come.append(value)
-            if is_ada and before:
-                self.put(id, "ben")
+            if value == "ada" and before:
+                ben.come()
             commit(id, value)
-            if is_ada and not before:
-                self.put(id, "ben")
+            if value == "ada" and not before:
+                ben.come()
 
         id = self._row()
+        ben = _Ben(lambda: self.put(id, "ben"))
         with patch.object(self.database, "put", ben_comes):
             self.put(id, "ada")
+            ben.end()
+        if "ben" not in come:
+            raise AssertionError("ben's write came to no commit, and he was not told")
+        return self._holds(id)
+
+    def _meets_a_look(self) -> bool:
+        """Ben writes when Ada has asked the database for what she has committed."""
+        look = self.database.get
+
+        def ben_comes(id: str) -> str | None:
+            value = look(id)
+            if value == "ada":
+                ben.come()
+            return value
+
+        id = self._row()
+        ben = _Ben(lambda: self.put(id, "ben"))
+        with patch.object(self.database, "get", ben_comes):
+            self.put(id, "ada")
+            ben.end()
         return self._holds(id)
 
     def _row(self) -> str:
@@ -289,6 +312,33 @@ class PutTrials:
         return True
 
 
+class _Ben:
+    """Another writer, who comes once; who has him wait, behind a lock say, goes on before him."""
+
+    def __init__(self, write: Callable[[], object]):
+        self._write = write
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def come(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+            self._thread.join(TURN)
+
+    def end(self) -> None:
+        """Wait for him, if he has come, and raise what his write raised."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except Exception as error:
+            self._error = error
+
+
 @dataclass(frozen=True)
 class ReplaceTrials:
     """The trials of a refresh's last step, which replaces an entry ``token|value`` that it saw.
@@ -310,18 +360,19 @@ class ReplaceTrials:
             "each new entry has a token of its own, and an end": self._is_an_entry,
             "what was invalidated stays away": lambda: self._stays(self._delete, ""),
             "what was loaded anew stays, though the value is the same": self._keeps_its_own,
-            "so it is when that happens after your first command": self._keeps_it_between,
+            "so it is when that happens between your commands": self._keeps_it_between,
         }
 
     def _left(
         self,
         before: Callable[[], object] = lambda: None,
         between: Callable[[], object] = lambda: None,
+        times: int = 1,
     ) -> tuple[str, str]:
         """Return token and value of what is left after a replace, with something that came."""
         self.client.set(self.key, "a1|v1", px=2000)
         before()
-        with after_first(self.client, between):
+        with after_first(self.client, between, times):
             self.replace(self.client, self.key, "a1", "v2", 1500)
         token, _, value = str(self.client.get(self.key) or "").partition("|")
         return token, value
@@ -339,8 +390,24 @@ class ReplaceTrials:
         return self._stays(self._load_anew, "b2|v1")
 
     def _keeps_it_between(self) -> bool:
-        self._holds("b2|v1", self._left(between=self._load_anew))
-        return self._holds("", self._left(between=self._delete))
+        for place in range(1, PLACES + 1):
+            self._stays_behind(place, self._load_anew, "b2|v1")
+            self._stays_behind(place, self._delete, "")
+        return True
+
+    def _stays_behind(self, place: int, came: Callable[[], object], held: str) -> None:
+        """Let something come behind one of the commands, if there are so many."""
+        left = place
+
+        def pass_by() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                came()
+
+        seen = self._left(between=pass_by, times=place)
+        if left == 0:
+            self._holds(held, seen)
 
     def _stays(self, came: Callable[[], object], held: str) -> bool:
         return self._holds(held, self._left(came))
