@@ -101,6 +101,7 @@ class UserDatabase:
         self._engine = _engine(self._url, self.name, self.connections)
         self._by_loop = PerLoop(partial(_async_engine, self._url, self.connections))
         self._release = weakref.finalize(self, _release, self._engine, folder, os.getpid())
+        _engines.add(self._engine)
         if failure := _prepared(self._engine):
             self.close()
             raise CachelabError(
@@ -350,6 +351,30 @@ def _prepared(engine: "Engine") -> str:
     else:
         return ""
     return said.splitlines()[0]
+
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """Close SQLite's idle connections.
+
+    A child that has them takes its parent's locks for its own, and takes none: the parent, which
+    sees nobody, then removes the log that the child goes on writing.
+    """
+    for engine in list(_engines):
+        if engine.name == "sqlite":
+            engine.dispose()
+
+
+def _forked() -> None:
+    """Leave the parent's connections to the parent."""
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_forked)
 
 
 def _release(engine: "Engine", folder: str | None, owner: int) -> None:

@@ -5,6 +5,8 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -620,3 +622,30 @@ def test_a_password_in_the_query_is_not_shown():
     with pytest.raises(CachelabError) as caught:
         UserDatabase("postgresql://127.0.0.1:1/x?password=sesame-open")
     assert "sesame-open" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_a_child_writes_is_not_lost_when_its_parent_closes_the_database(tmp_path):
+    db = UserDatabase(f"sqlite:///{tmp_path}/users.db", latency=0)
+    db.put("ada", "1")  # its connection stays open
+    parent, child = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for value in "23":
+                db.put("ada", value)
+                child.send(b".")
+                child.recv(1)  # at the end until it is killed, its connection open
+        finally:
+            os._exit(1)
+    try:
+        parent.recv(1)
+        db.close()  # the last that is open, as far as this process knows
+        parent.send(b".")
+        parent.recv(1)
+        with UserDatabase(db.url, latency=0) as other:
+            assert other.get("ada") == "3"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        parent.close(), child.close()

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import hiredis
 import pytest
 import redis
 import redis.asyncio
@@ -406,3 +407,21 @@ def test_who_waits_for_what_another_asks_waits_within_a_deadline_of_its_own():
     first, second = asyncio.run(main())
     assert str(first) == "a:1: gone" == str(second) and first is not second
     assert limits == [(math.inf, True)] * 2  # once for all, whoever came first
+
+
+def test_hiredis_is_given_no_number_whose_repr_a_signal_may_interrupt(server, monkeypatch):
+    def types_of(client) -> set[type]:
+        seen = []
+        monkeypatch.setattr(
+            hiredis, "pack_command", lambda args: seen.extend(map(type, args)) or pack(args)
+        )
+        client.set("a", 1.5, ex=5)
+        client.incrby("n", 2)
+        monkeypatch.undo()
+        return {*seen}
+
+    pack = hiredis.pack_command
+    ours = cl.connect(f"{server.url}?client_name=numbers")  # SELECT, HELLO: not connected yet
+    assert types_of(ours) <= {str, bytes} and ours.get("a") == "1.5"
+    with redis.Redis.from_url(server.url, protocol=3) as plain:
+        assert {int, float} <= types_of(plain)  # where a handler raises then, the process crashes

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import redis
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -34,6 +35,10 @@ SECONDS_PER_BYTE = 2e-7  # 5 MB/s: a big reply may take its time, a dripping one
 
 # With notices of maintenance redis-py would not tell an unread reply from such a notice.
 QUIET = MaintNotificationsConfig(enabled=False)
+
+
+_TEXTS = {str, bytes}
+_NUMBERS = {int, float}
 
 
 class Deadline(threading.local):
@@ -160,6 +165,22 @@ def _has_unread(connection: Any) -> bool:
     return True
 
 
+class _Packer(HiredisRespSerializer):
+    """What writes commands, with numbers as text.
+
+    hiredis writes a number by Python's repr, which runs signal handlers, and crashes where one of
+    them raises.
+    """
+
+    def pack(self, *args: Any) -> list[bytes]:
+        if not {*map(type, args)} <= _TEXTS:
+            args = tuple(repr(arg) if type(arg) in _NUMBERS else arg for arg in args)
+        return super().pack(*args)  # type: ignore[no-any-return]
+
+
+PACKER = _Packer()
+
+
 class _Timed(redis.connection.AbstractConnection):
     """A connection whose calls end in time, however slowly the reply arrives."""
 
@@ -170,7 +191,7 @@ class _Timed(redis.connection.AbstractConnection):
     _end = inf  # when this try to connect must be over
 
     def __init__(self, *, mode: str = "standalone", **settings: Any):
-        super().__init__(**settings)
+        super().__init__(**settings, command_packer=PACKER)  # type: ignore[arg-type]
         self._mode = mode
 
     def connect(self) -> None:  # the pool calls this as each call begins
