@@ -11,11 +11,16 @@ _BENCH = (
     "tqdm psutil numpy pandas matplotlib cachetools jupyterlab ipykernel ipywidgets voila "
     "nbclient packaging"
 )
+_WEB = ("starlette", "uvicorn", "jinja2", "python_multipart")
+_METRICS = ("prometheus_client",)
 MODULES = {  # extra to what can be imported where it is installed
     "server": _SERVER,
     "database": _DATABASE,
     "postgres": (*_DATABASE, "psycopg"),
-    "lab": (*_SERVER, *_DATABASE, *_BENCH.split()),
+    "web": _WEB,
+    "metrics": _METRICS,
+    "grafana": ("grafana_foundation_sdk",),
+    "lab": (*_SERVER, *_DATABASE, *_WEB, *_METRICS, *_BENCH.split()),
 }
 
 

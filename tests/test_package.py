@@ -91,7 +91,7 @@ def brought_by(extra: str) -> set[str]:
 @pytest.mark.parametrize("extra", _extras.MODULES)
 def test_an_extra_is_known_by_a_module_of_each_project_that_it_brings(extra):
     projects = metadata.packages_distributions()
-    known_by = {projects[module][0].lower() for module in _extras.MODULES[extra]}
+    known_by = {projects[module][0].lower().replace("_", "-") for module in _extras.MODULES[extra]}
     assert known_by == brought_by(extra) - {"cachelab"}
 
 
