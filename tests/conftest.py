@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from xdist.scheduler import LoadScopeScheduling
 
 import cachelab as cl
 
@@ -52,6 +53,38 @@ def pytest_collection_modifyitems(config, items):
     if name := config.getoption("--cache"):
         _, tests = judges(name)
         items[:] = [item for item in items if item.name.startswith(f"test_promise[{tests}-")]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many run side by side: twice as many as processors, for most tests mostly wait."""
+    return min(2 * (os.cpu_count() or 1), MOST_WORKERS)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadScopeScheduling):
+    """What one worker of pytest-xdist does by itself: a file's tests share its servers.
+
+    In some files less is shared. What has most tests begins first, what is alone fills the end.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, test = nodeid.partition("::")
+        for shared in SHARED.get(Path(path).name, ()):
+            if found := re.search(shared, test):
+                return f"{path} {found[0]}"
+        return path
+
+
+MOST_WORKERS = 8
+_CONTRACT = [r"a?sync-(cluster|sentinel)", ".+"]  # a set, or a server of the test's own
+SHARED = {
+    "test_contract.py": _CONTRACT,
+    "test_contract_writes.py": _CONTRACT,
+    "test_notebooks.py": [r"\[\d\d[a-z]?_\w+\]"],  # a notebook, which runs once
+}
 
 
 def judges(name: str) -> tuple[str, str]:

@@ -29,7 +29,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from cachelab.lab import dashboard, notebooks, widgets
 
-pytestmark = pytest.mark.xdist_group("notebooks")  # their timings must not run beside these
 ROOT = notebooks.ROOT
 PAGE = Path(dashboard.__file__).with_name("page.ipynb")
 FLAGS = [

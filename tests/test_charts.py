@@ -191,7 +191,6 @@ def beyond(ax) -> list[str]:
     return off
 
 
-@pytest.mark.xdist_group("figures")
 def test_every_committed_figure_comes_back_from_its_data_byte_for_byte(redrawn):
     drawn, _ = redrawn
     assert [svg.name for svg in drawn] == sorted(svg.name for svg in COMMITTED.glob("*.svg"))
@@ -200,7 +199,6 @@ def test_every_committed_figure_comes_back_from_its_data_byte_for_byte(redrawn):
     ] == []
 
 
-@pytest.mark.xdist_group("figures")
 def test_nothing_that_a_committed_figure_shows_falls_off_its_axes(redrawn):
     _, axes = redrawn
     off = {name: [beyond(ax) for ax in each] for name, each in axes.items()}

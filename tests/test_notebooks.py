@@ -18,7 +18,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from cachelab.lab import notebooks
 from cachelab.lab.notebooks import NotebookError, card, clean, execute, run_all, tags
 
-pytestmark = pytest.mark.xdist_group("notebooks")  # timings must not run beside each other
 NOTEBOOKS = notebooks.found()
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 some = pytest.mark.skipif(not NOTEBOOKS, reason="no notebooks yet")
