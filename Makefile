@@ -42,10 +42,10 @@ charts: $(READY)
 	$(PY) -m cachelab charts --scale $(SCALE) $(if $(ONLY),--only $(ONLY))
 
 test: $(READY)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto $(ARGS)
 
 test-all: test
-	$(PY) -m pytest -m further $(ARGS)
+	$(PY) -m pytest -n auto -m further $(ARGS)
 
 notebooks: $(READY)
 	$(PY) -m cachelab.lab.notebooks nav

@@ -304,7 +304,8 @@ def test_the_further_tests_run_after_those_that_anybody_can_run(ready):
     def runs(target: str) -> list[str]:
         return re.findall(r"-m pytest ?(.*)", ready.make("-n", target)[1])
 
-    assert runs("test") == [""] and runs("test-all") == ["", "-m further "]
+    assert runs("test") == ["-n auto "]
+    assert runs("test-all") == ["-n auto ", "-n auto -m further "]
     assert "-m 'not further'" in PROJECT["tool"]["pytest"]["ini_options"]["addopts"]
     assert "make test-all" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 

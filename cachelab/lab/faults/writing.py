@@ -642,8 +642,8 @@ def _carried(function: Callable[..., object], folder: str) -> dict[str, object]:
 def _started(job: dict[str, object]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "cachelab.lab.faults.lives"]
     lives = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
+        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )  # unbuffered: what is read with its first line would be lost to communicate
     assert lives.stdin is not None and lives.stdout is not None
     lives.stdin.write(json.dumps(job).encode() + b"\n")  # no URL stands in a command line
     lives.stdin.flush()
