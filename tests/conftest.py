@@ -83,7 +83,6 @@ class Scheduling(LoadScopeScheduling):
 MOST_WORKERS = 8
 _CONTRACT = [r"a?sync-(cluster|sentinel)", ".+"]  # a set, or a server of the test's own
 SHARED = {
-    "test_browser.py": ["runs_in_jupyterlab"],  # half of its time
     "test_contract.py": _CONTRACT,
     "test_contract_writes.py": _CONTRACT,
     "test_notebooks.py": [r"\[\d\d[a-z]?_\w+\]"],  # a notebook, which runs once
