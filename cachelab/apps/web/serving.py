@@ -1,0 +1,116 @@
+"""Running the demo: its database and its server made ready, then uvicorn, here or as workers."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cachelab.apps.web import origin
+from cachelab.apps.web.board import EVERY, Board
+from cachelab.apps.web.settings import VARIABLE, Settings
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+
+    from cachelab.server.server import Server
+
+
+@contextmanager
+def prepared(settings: Settings, server: "Server | None" = None) -> Iterator[None]:
+    """Make and fill the tables, set the switches as they are at first, and heed that of a server.
+
+    Args:
+        settings: What the demo is told.
+        server: The Redis server that was started for it, to be killed and started again.
+    """
+    origin.fill(settings.database_url)
+    board = Board(settings.database_url)
+    board.reset()
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(server, board, over))
+    if server is not None:
+        keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if server is not None:
+            keeper.join()
+        board.close()
+
+
+def config(app: Any, settings: Settings, **options: Any) -> "Config":
+    """Return how uvicorn is to serve it: its own headers tell nothing, and proxies are believed
+    only where there must be one."""
+    from uvicorn import Config
+
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    return Config(app, proxy_headers=settings.is_https, **(quiet | options))
+
+
+@contextmanager
+def serving(settings: Settings, server: "Server | None" = None) -> Iterator[str]:
+    """Serve the demo from a thread of this process; yield where.
+
+    Args:
+        settings: What the demo is told; the port of its URL does not count.
+        server: The Redis server that was started for it.
+    """
+    from uvicorn import Server as Uvicorn
+
+    from cachelab.apps.web.application import make_application
+
+    with prepared(settings, server):
+        uvicorn = Uvicorn(config(make_application(settings), settings, host="127.0.0.1", port=0))
+        thread = threading.Thread(target=uvicorn.run)
+        thread.start()
+        try:
+            while not uvicorn.started:
+                thread.join(0.01)
+                if not thread.is_alive():
+                    raise RuntimeError("the demo has not started: its log says why")
+            (listening,) = uvicorn.servers[0].sockets
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            uvicorn.should_exit = True
+            thread.join()
+
+
+def run(settings: Settings, host: str, port: int, workers: int) -> None:
+    """Serve the demo until Ctrl-C or SIGTERM; raises as uvicorn does where the port is taken.
+
+    Args:
+        settings: What it is told; its tables are `prepared`.
+        host: Where it listens.
+        port: The port there.
+        workers: Processes; with one it is this one.
+    """
+    import uvicorn
+
+    where = config(
+        "cachelab.apps.web.application:from_environment",
+        settings,
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+    )
+    os.environ[VARIABLE] = settings.text()
+    if workers == 1:
+        uvicorn.Server(where).run()
+    else:
+        from uvicorn.supervisors import Multiprocess
+
+        listening = where.bind_socket()
+        Multiprocess(where, sockets=[listening]).run()
+
+
+def _keep(server: "Server", board: Board, over: threading.Event) -> None:
+    """Kill the server, and start it again, as the switch says."""
+    is_up = True
+    while not over.wait(EVERY / 2):
+        wanted = board.switches().redis
+        if wanted != is_up:
+            server.restart() if wanted else server.kill()
+            is_up = wanted
