@@ -1,7 +1,7 @@
 """python -m cachelab demo: a small shop that shows what each of its pages costs."""
 
 import argparse
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import cachelab as cl
 from cachelab._extras import need
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             "by --url https://name where a server that speaks TLS, and asks who it is, passes it on"
         )
     with ExitStack() as stack:
+        place = stack.enter_context(serving.listening(args.host, args.port))
         server = None if variables() else stack.enter_context(cl.Server())
         database = stack.enter_context(cl.UserDatabase(latency=0, connections=1))
         settings = Settings(
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         if server is None:
             cl.connect()  # tells what is wrong with the server that was named
         stack.enter_context(serving.prepared(settings, server))
-        print(f"{settings.url}\n\nCtrl-C ends it.")
-        serving.run(settings, args.host, args.port, workers)
+        print(f"{settings.url}\n\nCtrl-C ends it, and removes what is not kept elsewhere.")
+        with suppress(KeyboardInterrupt):
+            serving.run(settings, place, workers)
+    print("\nThe demo has ended.")
     return 0

@@ -121,6 +121,7 @@ async def _alive(made: "Starlette") -> AsyncIterator[None]:
     state = made.state
     state.board = Board(state.settings.database_url)
     state.traffic = Traffic(made)
+    state.changes = 0
     _apply(made, await asyncio.to_thread(state.board.switches))
     clock = asyncio.create_task(_tick(made))
     try:
@@ -135,11 +136,16 @@ async def _alive(made: "Starlette") -> AsyncIterator[None]:
 
 
 async def _tick(made: "Starlette") -> None:
-    state = made.state
+    state, told = made.state, None
     while True:
         await asyncio.sleep(EVERY)
         try:
-            await asyncio.to_thread(state.board.tell, state.minute.rows())
+            if (rows := state.minute.rows()) != told:
+                await asyncio.to_thread(state.board.tell, rows)
+                told = rows
+            state.shop.is_away = not await state.shop.is_up()
+            if state.traffic.is_over:
+                await asyncio.to_thread(lambda: state.board.switch(visitors=""))
             _apply(made, await asyncio.to_thread(state.board.switches))
         except Exception:  # the database is away: the pages say so themselves
             log.exception("the demo's switches cannot be read")
@@ -148,6 +154,9 @@ async def _tick(made: "Starlette") -> None:
 def _apply(made: "Starlette", switches: Switches) -> None:
     """Be as the switches say."""
     state = made.state
+    if switches.changes < state.changes:
+        return
+    state.changes = switches.changes
     state.shop.is_cached = switches.cache
     state.shop.origin.latency = state.settings.slow if switches.slow else state.settings.latency
     state.traffic.run(switches.visitors == str(os.getpid()))
@@ -186,9 +195,10 @@ class _Measured:
 
 def _said(request: "Request", status: int, title: str, said: str) -> "Response":
     """Return a page with a sentence, for whoever asked; it asks neither Redis nor the database."""
+    words = {"title": title, "said": said}
     viewer = Viewer(request.cookies.get(request.app.state.settings.cookie, ""))
     return answers.html(
-        "message.html", status, viewer=viewer, before=None, path="", title=title, said=said
+        "message.html", status, viewer=viewer, before=None, is_away=False, path="", **words
     )
 
 
@@ -216,4 +226,5 @@ async def _unknown(request: "Request", error: Exception) -> "Response":
 
 
 async def _broken(request: "Request", error: Exception) -> "Response":
+    log.error("the demo failed at %s", request.url.path, exc_info=error)
     return _said(request, 500, "A fault of ours", "Something went wrong, and it is in the log.")

@@ -29,12 +29,14 @@ class Switches:
         slow: Whether the database is slow.
         redis: Whether the server that the demo started is to run.
         visitors: Which worker simulates visitors; "" for none.
+        changes: How often it was set, so that nobody goes back to what was read before.
     """
 
     cache: bool = True
     slow: bool = False
     redis: bool = True
     visitors: str = ""
+    changes: int = 0
 
 
 class Board:
@@ -68,7 +70,8 @@ class Board:
         with self._engine.begin() as connection:
             if connection.dialect.name == "sqlite":  # so that nobody writes after we have read
                 connection.exec_driver_sql("UPDATE cachelab_demo_board SET name = name")
-            switches = replace(self._read(connection, lock=True), **changes)
+            before = self._read(connection, lock=True)
+            switches = replace(before, changes=before.changes + 1, **changes)
             self._put(connection, "switches", asdict(switches))
         return switches
 

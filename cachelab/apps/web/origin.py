@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,7 +82,8 @@ class Origin:
     def __init__(self, url: str):
         self._url = url
         self.latency = 0.0
-        self.loading: Counter[str] = Counter()  # what is being asked for at the moment
+        self._loading: Counter[str] = Counter()  # what is being asked for at the moment
+        self._readers: dict[object, tuple[set[str], costs.Cost]] = {}
 
     @cached_property
     def _tables(self) -> "Mapping[str, Table]":
@@ -99,6 +100,20 @@ class Origin:
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
+
+    @contextmanager
+    def watched(self, ids: Iterable[str], cost: costs.Cost) -> Iterator[None]:
+        """Have a read of a cache count as a miss if a load of an id goes on beside it.
+
+        Who waits for another's load asks for nothing, and would pass for one that hits.
+        """
+        place, asked = object(), set(ids)
+        cost.missed |= not asked.isdisjoint(self._loading)
+        self._readers[place] = asked, cost
+        try:
+            yield
+        finally:
+            del self._readers[place]
 
     async def shelf(self, number: str) -> list[Product] | None:
         """Return the products of a page of the shop, with their ids; None if there are none."""
@@ -172,8 +187,7 @@ class Origin:
         from sqlalchemy import insert
 
         table = self._tables["cachelab_demo_posts"]
-        at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        row = insert(table).values(author=author, text=text, at=at).returning(table.c.id)
+        row = insert(table).values(author=author, text=text, at=_days_ago(0)).returning(table.c.id)
         ((number,),) = await self._ask([], row)
         return int(number)
 
@@ -190,11 +204,13 @@ class Origin:
 
     @contextmanager
     def _under_way(self, names: list[str]) -> Iterator[None]:
-        self.loading.update(names)
+        self._loading.update(names)
+        for ids, cost in self._readers.values():
+            cost.missed |= not ids.isdisjoint(names)
         try:
             yield
         finally:
-            self.loading -= Counter(names)
+            self._loading -= Counter(names)
 
 
 def tables() -> "MetaData":
@@ -262,16 +278,23 @@ def fill(url: str) -> None:
                     for step in range(1, FOLLOWED + 1)
                 ],
                 "posts": [
-                    {"author": author, "text": text, "at": f"2026-11-{day + 1:02d} 09:{minute:02d}"}
-                    for day in range(len(SAYINGS))
-                    for minute, author in enumerate(PEOPLE)
-                    for text in [SAYINGS[(day + minute) % len(SAYINGS)]]
+                    {
+                        "author": author,
+                        "text": SAYINGS[(day + at) % len(SAYINGS)],
+                        "at": _days_ago(day),
+                    }
+                    for day in range(len(SAYINGS), 0, -1)
+                    for at, author in enumerate(PEOPLE)
                 ],
             }
             for name, several in rows.items():
                 connection.execute(insert(table[f"cachelab_demo_{name}"]), several)
     finally:
         engine.dispose()
+
+
+def _days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d %H:%M")
 
 
 def opened(url: str) -> "Engine":

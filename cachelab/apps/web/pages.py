@@ -47,12 +47,16 @@ class Visit:
 
     def html(self, template: str, status: int = 200, /, **values: Any) -> "Response":
         """Return a page."""
-        told = {"viewer": self.viewer, "before": answers.before(self.request)}
-        here = self.request.url.path
-        response = answers.html(template, status, **told, path=here, **values)
+        told: dict[str, Any] = {"viewer": self.viewer, "before": answers.before(self.request)}
+        told |= {"path": self.request.url.path, "is_away": self._is_away}
+        response = answers.html(template, status, **told, **values)
         if told["before"]:
             response.delete_cookie(answers.BEFORE, httponly=True, samesite="lax")
         return self.known(response)
+
+    @property
+    def _is_away(self) -> bool:
+        return self.viewer.is_unknown or self.shop.is_away
 
     def known(self, response: "Response") -> "Response":
         """Give the browser the id of a viewer who has it not yet."""

@@ -1,6 +1,8 @@
 """Running the demo: its database and its server made ready, then uvicorn, here or as workers."""
 
 import os
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cachelab.apps.web import origin
 from cachelab.apps.web.board import EVERY, Board
 from cachelab.apps.web.settings import VARIABLE, Settings
+
+BACKLOG = 2048
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -62,48 +66,53 @@ def serving(settings: Settings, server: "Server | None" = None) -> Iterator[str]
     from cachelab.apps.web.application import make_application
 
     with prepared(settings, server):
-        uvicorn = Uvicorn(config(make_application(settings), settings, host="127.0.0.1", port=0))
-        thread = threading.Thread(target=uvicorn.run)
+        uvicorn = Uvicorn(config(make_application(settings), settings))
+        place = listening("127.0.0.1", 0)
+        thread = threading.Thread(target=uvicorn.run, args=([place],))
         thread.start()
         try:
             while not uvicorn.started:
                 thread.join(0.01)
                 if not thread.is_alive():
                     raise RuntimeError("the demo has not started: its log says why")
-            (listening,) = uvicorn.servers[0].sockets
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{place.getsockname()[1]}"
         finally:
             uvicorn.should_exit = True
             thread.join()
+            place.close()
 
 
-def run(settings: Settings, host: str, port: int, workers: int) -> None:
-    """Serve the demo until Ctrl-C or SIGTERM; raises as uvicorn does where the port is taken.
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raises OSError where it cannot, as where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    made.set_inheritable(True)
+    return made
+
+
+def run(settings: Settings, place: socket.socket, workers: int) -> None:
+    """Serve the demo until Ctrl-C or SIGTERM, which raise KeyboardInterrupt when all has ended.
 
     Args:
         settings: What it is told; its tables are `prepared`.
-        host: Where it listens.
-        port: The port there.
+        place: Where it is `listening`.
         workers: Processes; with one it is this one.
     """
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     where = config(
         "cachelab.apps.web.application:from_environment",
         settings,
         factory=True,
-        host=host,
-        port=port,
         workers=workers,
     )
     os.environ[VARIABLE] = settings.text()
     if workers == 1:
-        uvicorn.Server(where).run()
+        uvicorn.Server(where).run(sockets=[place])
     else:
-        from uvicorn.supervisors import Multiprocess
-
-        listening = where.bind_socket()
-        Multiprocess(where, sockets=[listening]).run()
+        Multiprocess(where, sockets=[place]).run()
 
 
 def _keep(server: "Server", board: Board, over: threading.Event) -> None:

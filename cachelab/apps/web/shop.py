@@ -79,6 +79,7 @@ class Shop:
 
     Attributes:
         is_cached: Whether it reads the caches, or the database at once.
+        is_away: Whether Redis did not answer when it was last looked at.
         origin: The database.
     """
 
@@ -86,6 +87,7 @@ class Shop:
         self._plain: redis.asyncio.Redis = connect_async(settings.redis_url)
         client = costs.counted(self._plain)
         self.is_cached = True
+        self.is_away = False
         self.origin = origin = Origin(settings.database_url)
         prefix, ttl = settings.prefix, settings.ttl
         self._sessions = AsyncSessions(client, ttl=3600, max_age=86_400, prefix=f"{prefix}session:")
@@ -280,9 +282,8 @@ class Shop:
             cost.is_off = True
             return await load(*args)
         cost.reads = True
-        if any(id in self.origin.loading for id in ids):  # another asks: we shall wait for it
-            cost.missed = True
-        return await cached(*args)
+        with self.origin.watched(ids, cost):
+            return await cached(*args)
 
 
 def _cut(rows: list[tuple[str, int]], limit: int, cursor: str | None) -> Page:

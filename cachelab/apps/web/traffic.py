@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from contextlib import suppress
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -73,7 +74,8 @@ class Browser:
         async def send(message: Any) -> None:
             came.append(message)
 
-        await self._app(scope, receive, send)
+        with suppress(Exception):  # what is not answered otherwise is answered as 500, and logged
+            await self._app(scope, receive, send)
         start, *parts = came
         found = {}
         for name, value in start["headers"]:
@@ -99,6 +101,11 @@ class Traffic:
     def __init__(self, app: "Starlette"):
         self._app = app
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether visitors came, and all have gone home."""
+        return bool(self._tasks) and all(task.done() for task in self._tasks)
 
     def run(self, is_on: bool) -> None:
         """Let the visitors come, or go, if they are not there, or are, already."""

@@ -1,7 +1,7 @@
 // The charts of the bench: the last minute, asked for once a second. The table holds the same.
 "use strict";
 
-const WIDE = 640, TALL = 220, LEFT = 48, RIGHT = 96, TOP = 12, BOTTOM = 30;
+const WIDE = 480, TALL = 230, LEFT = 44, RIGHT = 60, TOP = 12, BOTTOM = 30;
 const across = (at, count) => LEFT + (WIDE - LEFT - RIGHT) * at / Math.max(1, count - 1);
 
 function part(kind, attributes, text) {
@@ -51,17 +51,18 @@ function latency(rows) {
   const decades = Math.ceil(Math.log10(most));
   const ticks = Array.from({length: decades + 1}, (_, power) => 10 ** power);
   const height = ms => inside(Math.log10(Math.max(1, ms)) / decades);
-  draw("latency", rows, [{key: "p50", name: "p50", look: "first"},
-    {key: "p95", name: "p95", look: "second"}], ticks, height);
+  draw("latency", rows, [{key: "p50", name: "p50", look: "plain"},
+    {key: "p95", name: "p95", look: "p95"}], ticks, height);
 }
 
 function loads(rows) {
   const most = Math.max(10, ...rows.map(row => Math.max(row.requests, row.loads)));
-  const step = 10 ** Math.floor(Math.log10(most / 2)) * (most / 10 ** Math.floor(Math.log10(most / 2)) > 8 ? 5 : 2);
+  const step = [5, 10, 20, 50, 100, 200, 500, 1000].find(one => most / one <= 5) ?? 5000;
   const top = Math.ceil(most / step) * step;
   const ticks = Array.from({length: top / step + 1}, (_, at) => at * step);
-  draw("loads", rows, [{key: "requests", name: "pages", look: "first"},
-    {key: "loads", name: "loads", look: "third"}], ticks, count => inside(count / top));
+  draw("loads", rows, [{key: "requests", name: "pages", look: "plain"},
+    {key: "loads", name: "loads", look: "loads"}, {key: "errors", name: "errors", look: "errors"}]
+    .filter(({key}) => key !== "errors" || rows.some(row => row.errors)), ticks, count => inside(count / top));
 }
 
 function table(rows) {
