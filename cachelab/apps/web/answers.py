@@ -1,6 +1,7 @@
 """What a page sends back: HTML that shows what it cost, a way to another page, an honest refusal;
 and what a form brought, read within bounds."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -118,5 +119,5 @@ def local(path: str) -> str:
         parts = urlsplit(path)
     except ValueError:
         return "/"
-    is_ours = path.startswith("/") and not parts.netloc and not parts.scheme
+    is_ours = re.match("/(?!/)", path) and not parts.netloc and not parts.scheme
     return path if is_ours and path.isascii() and path.isprintable() and "\\" not in path else "/"

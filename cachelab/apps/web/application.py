@@ -71,6 +71,7 @@ def make_application(settings: Settings) -> "Starlette":
             500: _broken,
         },
     )
+    made.router.redirect_slashes = False
     made.state.settings = settings
     made.state.shop = Shop(settings)
     made.state.minute = Minute()
@@ -123,22 +124,23 @@ async def _alive(made: "Starlette") -> AsyncIterator[None]:
     state.traffic = Traffic(made)
     state.changes = 0
     _apply(made, await asyncio.to_thread(state.board.switches))
-    clock = asyncio.create_task(_tick(made))
+    over = asyncio.Event()
+    clock = asyncio.create_task(_tick(made, over))
     try:
         yield
     finally:
-        clock.cancel()
-        with suppress(asyncio.CancelledError):
-            await clock
+        over.set()
+        await clock  # to its end: a thread may be at the database for it
         await state.traffic.stop()
         await state.shop.close()
         state.board.close()
 
 
-async def _tick(made: "Starlette") -> None:
+async def _tick(made: "Starlette", over: asyncio.Event) -> None:
     state, told = made.state, None
-    while True:
-        await asyncio.sleep(EVERY)
+    while not over.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), EVERY)
         try:
             if (rows := state.minute.rows()) != told:
                 await asyncio.to_thread(state.board.tell, rows)

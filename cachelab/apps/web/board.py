@@ -57,8 +57,9 @@ class Board:
     def reset(self) -> None:
         """Forget what an earlier demo has left: all switches are as they are at first."""
         with self._engine.begin() as connection:
+            changes = self._read(connection).changes + 1
             connection.execute(self._table.delete())
-            self._put(connection, "switches", asdict(Switches()))
+            self._put(connection, "switches", asdict(Switches(changes=changes)))
 
     def switches(self) -> Switches:
         """Return how the demo is set now."""

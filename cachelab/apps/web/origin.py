@@ -95,7 +95,8 @@ class Origin:
 
         url = self._url.replace("sqlite:", "sqlite+aiosqlite:", 1)
         limits: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0}
-        return create_async_engine(url, pool_timeout=PATIENCE, **limits, **_settings(url))
+        limits |= {"pool_timeout": PATIENCE, "isolation_level": "AUTOCOMMIT"}
+        return create_async_engine(url, **limits, **_settings(url))
 
     async def close(self) -> None:
         """Close the connections."""

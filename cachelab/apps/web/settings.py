@@ -26,6 +26,7 @@ class Settings:
         slow: Seconds that it takes when it is made slow.
         ttl: Seconds that what is cached lives.
         prefix: What every key starts with.
+        timeout: Seconds that Redis may take for a reply.
 
     Raises:
         TypeError: A value is of the wrong kind.
@@ -40,6 +41,7 @@ class Settings:
     slow: float = 0.5
     ttl: float = 15.0
     prefix: str = "cachelab:demo:"
+    timeout: float = 0.2
 
     def __post_init__(self) -> None:
         for name in ("redis_url", "database_url"):
@@ -74,7 +76,7 @@ class Settings:
     @property
     def hosts(self) -> list[str]:
         """The names by which it may be asked for; another is that of a page that rebinds DNS."""
-        return [urlsplit(self.url).hostname or "", "localhost", "127.0.0.1", "[::1]"]
+        return [urlsplit(self.url).hostname or "", "localhost", "127.0.0.1", "[::1]", "::1"]
 
     def text(self) -> str:
         """Return it as text, passwords included, for the environment of a worker."""

@@ -84,7 +84,9 @@ class Shop:
     """
 
     def __init__(self, settings: Settings):
-        self._plain: redis.asyncio.Redis = connect_async(settings.redis_url)
+        self._plain: redis.asyncio.Redis = connect_async(
+            settings.redis_url, timeout=settings.timeout
+        )
         client = costs.counted(self._plain)
         self.is_cached = True
         self.is_away = False
