@@ -21,7 +21,7 @@ from starlette.routing import Mount
 import cachelab as cl
 from cachelab.apps.web import serving
 from cachelab.apps.web.application import make_application
-from cachelab.apps.web.board import merged
+from cachelab.apps.web.board import EVERY, merged
 from cachelab.apps.web.origin import opened, tables
 from cachelab.apps.web.pages import MOST_LETTERS
 from cachelab.apps.web.settings import Settings
@@ -149,7 +149,7 @@ def test_a_form_tells_on_the_next_page_what_it_cost(browse):
     sent = browser.buy("oak-tray")
     assert sent.status_code == 303 and cost(sent)["commands"] > 0
     assert f"<b>{cost(sent)['commands']:.0f}</b> commands" in browser.get("/cart").text
-    assert "The form before" not in browser.get("/cart").text
+    assert "The step before" not in browser.get("/cart").text
 
 
 def test_cold_and_warm_pages_are_data():
@@ -514,9 +514,9 @@ def test_a_name_that_is_not_ours_is_refused(browse):
 def test_what_a_cookie_says_of_the_form_before_is_no_html(browse):
     browser = browse()
     browser.cookies.set("before", "<b>-1-2-3")
-    assert "<b>-1" not in browser.get("/").text and "The form before" not in browser.get("/").text
+    assert "<b>-1" not in browser.get("/").text and "The step before" not in browser.get("/").text
     browser.cookies.set("before", "1-2-3-4.5")
-    assert "The form before" in browser.get("/").text  # the control
+    assert "The step before" in browser.get("/").text  # the control
 
 
 # The switches
@@ -646,6 +646,25 @@ def test_all_of_it_runs_on_postgresql(server):
             engine = opened(database.url)
             tables().drop_all(engine)
             engine.dispose()
+
+
+def test_a_database_that_fails_is_no_fault_of_the_page_and_logged_once(server, tmp_path, caplog):
+    with cl.UserDatabase(f"sqlite:///{tmp_path}/demo.db", latency=0) as database:
+        told = Settings(server.url, database.url, prefix="broken:", timeout=PATIENT)
+        with serving.serving(told) as url, contextlib.closing(Browser(url)) as browser:
+            assert browser.get("/").status_code == 200
+            engine = opened(database.url)
+            tables().drop_all(engine)
+            engine.dispose()
+            assert browser.get("/").headers["x-cache"] == "hit"
+            away = browser.get(LAMP)
+            assert away.status_code == 503 and "The database does not answer." in away.text
+            end = time.monotonic() + 60
+            while "cannot read its switches" not in caplog.text:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            time.sleep(2.5 * EVERY)
+    assert caplog.text.count("cannot read its switches") == 1
 
 
 # The command

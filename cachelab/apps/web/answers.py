@@ -18,6 +18,9 @@ MOST_BYTES = 16_384  # of a form
 MOST_FIELDS = 20
 FORM = "application/x-www-form-urlencoded"
 COST = "<!-- what this response cost -->"  # where it goes: a text of ours, none that is escaped
+COSTS = re.compile(
+    r"(?P<commands>\d{1,6})-(?P<trips>\d{1,6})-(?P<loads>\d{1,6})-(?P<ms>\d{1,7}\.\d)", re.ASCII
+)
 BEFORE = "before"  # the cookie in which a form tells the next page what it cost
 
 
@@ -64,22 +67,22 @@ def html(template: str, status: int = 200, /, **values: Any) -> "Response":
 
 
 def onward(path: str) -> "Response":
-    """Return the way to another page of ours, after a form; what the form cost is told there."""
+    """Return the way to another page of ours."""
     from starlette.responses import RedirectResponse
 
-    response = RedirectResponse(path, 303)
+    return RedirectResponse(path, 303)
+
+
+def told() -> str:
+    """Return what was spent so far, for the cookie that the next page reads."""
     cost = costs.here()
-    told = f"{cost.commands}-{cost.trips}-{cost.loads}-{cost.ms:.1f}"
-    response.set_cookie(BEFORE, told, max_age=10, httponly=True, samesite="lax")
-    return response
+    return f"{cost.commands}-{cost.trips}-{cost.loads}-{cost.ms:.1f}"
 
 
 def before(request: "Request") -> dict[str, str] | None:
-    """Return what the form cost that led here, if one did."""
-    told = request.cookies.get(BEFORE, "").split("-")
-    if len(told) != 4 or not all(one.replace(".", "", 1).isdecimal() for one in told):
-        return None
-    return {"commands": told[0][:6], "trips": told[1][:6], "loads": told[2][:6], "ms": told[3][:9]}
+    """Return what the answer cost that led here, if one did."""
+    found = COSTS.fullmatch(request.cookies.get(BEFORE, ""))
+    return found and found.groupdict()
 
 
 async def form(request: "Request") -> dict[str, str]:

@@ -52,6 +52,7 @@ def make_application(settings: Settings) -> "Starlette":
     """
     for extra in ("web", "database"):
         need("The demo", extra)
+    from sqlalchemy.exc import SQLAlchemyError
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -66,6 +67,7 @@ def make_application(settings: Settings) -> "Starlette":
         exception_handlers={
             Refused: _refused,
             CachelabError: _failed,
+            SQLAlchemyError: _failed,
             404: _unknown,
             405: _unknown,
             500: _broken,
@@ -137,7 +139,9 @@ async def _alive(made: "Starlette") -> AsyncIterator[None]:
 
 
 async def _tick(made: "Starlette", over: asyncio.Event) -> None:
-    state, told = made.state, None
+    from sqlalchemy.exc import SQLAlchemyError
+
+    state, told, is_well = made.state, None, True
     while not over.is_set():
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), EVERY)
@@ -149,8 +153,11 @@ async def _tick(made: "Starlette", over: asyncio.Event) -> None:
             if state.traffic.is_over:
                 await asyncio.to_thread(lambda: state.board.switch(visitors=""))
             _apply(made, await asyncio.to_thread(state.board.switches))
-        except Exception:  # the database is away: the pages say so themselves
-            log.exception("the demo's switches cannot be read")
+            is_well = True
+        except SQLAlchemyError as error:  # the pages say so themselves
+            if is_well:
+                log.error("the demo cannot read its switches: %s", type(error).__name__)
+            is_well = False
 
 
 def _apply(made: "Starlette", switches: Switches) -> None:
@@ -206,7 +213,7 @@ def _said(request: "Request", status: int, title: str, said: str) -> "Response":
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     assert isinstance(error, Refused)
-    titles = {403: "Not from here", 404: "Not found", 429: "Too many", 503: "Redis is away"}
+    titles = {403: "Not from here", 404: "Not found", 429: "Too many", 503: "Not now"}
     title = titles.get(error.status, "That cannot be done")
     response = _said(request, error.status, title, error.said)
     response.headers.update(error.headers)
@@ -216,7 +223,9 @@ async def _refused(request: "Request", error: Exception) -> "Response":
 async def _failed(request: "Request", error: Exception) -> "Response":
     if isinstance(error, RedisUnavailable):
         return await _refused(request, Refused(503, pages.AWAY, {"Retry-After": "5"}))
-    return await _refused(request, Refused(503, "The shop is too busy now.", {"Retry-After": "5"}))
+    is_busy = isinstance(error, CachelabError)
+    said = "The shop is too busy now." if is_busy else "The database does not answer."
+    return await _refused(request, Refused(503, said, {"Retry-After": "5"}))
 
 
 async def _unknown(request: "Request", error: Exception) -> "Response":

@@ -51,8 +51,13 @@ class Visit:
         told |= {"path": self.request.url.path, "is_away": self._is_away}
         response = answers.html(template, status, **told, **values)
         if told["before"]:
-            response.delete_cookie(answers.BEFORE, httponly=True, samesite="lax")
+            response.delete_cookie(answers.BEFORE, **self._guarded)
         return self.known(response)
+
+    @property
+    def _guarded(self) -> dict[str, Any]:
+        """How each cookie is kept from scripts, from other sites, and from who listens."""
+        return {"httponly": True, "samesite": "lax", "secure": self.settings.is_https}
 
     @property
     def _is_away(self) -> bool:
@@ -61,19 +66,16 @@ class Visit:
     def known(self, response: "Response") -> "Response":
         """Give the browser the id of a viewer who has it not yet."""
         if self.viewer.is_new:
-            response.set_cookie(
-                self.settings.cookie,
-                self.viewer.id,
-                max_age=WEEK,
-                httponly=True,
-                samesite="lax",
-                secure=self.settings.is_https,
-            )
+            name, id = self.settings.cookie, self.viewer.id
+            response.set_cookie(name, id, max_age=WEEK, **self._guarded)
         return response
 
     def onward(self, path: str) -> "Response":
-        """Return the way to another page, after a form."""
-        return self.known(answers.onward(path))
+        """Return the way to another page; what it cost to come there is told on that page."""
+        response = answers.onward(path)
+        told = answers.told()
+        response.set_cookie(answers.BEFORE, told, max_age=10, **self._guarded)
+        return self.known(response)
 
     def user(self) -> str:
         """Return who is logged in; refuse who is not, or of whom that is not known."""
@@ -113,7 +115,7 @@ async def posted(request: "Request") -> Visit:
     cookie = request.app.state.settings.cookie
     viewer = Viewer(request.cookies.get(cookie, ""))
     token = fields.pop("token", "")
-    if not viewer.id or not compare_digest(viewer.token, token.encode().decode("ascii", "ignore")):
+    if not viewer.id or not compare_digest(viewer.token.encode(), token.encode()):
         raise Refused(
             403,
             "The form does not come from a page of this site that your browser has open, or you "
@@ -213,7 +215,7 @@ async def feed(here: Visit) -> "Response":
     """Show what those write whom the viewer follows."""
     if here.viewer.user is None:
         _is_known(here)
-        return here.known(answers.onward("/login?next=/feed"))
+        return here.onward("/login?next=/feed")
     return await _posts(here, here.viewer.user, here.shop.feed, "feed.html")
 
 

@@ -1,5 +1,6 @@
 """Running the demo: its database and its server made ready, then uvicorn, here or as workers."""
 
+import logging
 import os
 import signal
 import socket
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from cachelab.apps.web import origin
 from cachelab.apps.web.board import EVERY, Board
 from cachelab.apps.web.settings import VARIABLE, Settings
+from cachelab.errors import ServerError
 
 BACKLOG = 2048
+
+log = logging.getLogger("cachelab")
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -117,9 +121,14 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
 
 def _keep(server: "Server", board: Board, over: threading.Event) -> None:
     """Kill the server, and start it again, as the switch says."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     is_up = True
     while not over.wait(EVERY / 2):
-        wanted = board.switches().redis
-        if wanted != is_up:
-            server.restart() if wanted else server.kill()
-            is_up = wanted
+        try:
+            wanted = board.switches().redis
+            if wanted != is_up:
+                server.restart() if wanted else server.kill()
+                is_up = wanted
+        except (SQLAlchemyError, ServerError) as error:
+            log.error("the demo's server is not as it was switched: %s", type(error).__name__)
