@@ -372,8 +372,8 @@ class _Jupyter(http.server.BaseHTTPRequestHandler):
 
 
 def test_the_demo_takes_the_command_that_starts_it_in_the_image():
-    _, _, _, *words = COMPOSE["services"]["demo"]["command"]
-    host, place = (word.partition("=")[2] for word in words)
+    *_, host, place = COMPOSE["services"]["demo"]["command"]
+    host, place = (word.partition("=")[2] for word in (host, place))
     port = place.rpartition("-")[2].strip("}")
     url = re.sub(r"\$\{DEMO_PORT:-(\d+)\}", r"\1", place)
     told = Settings("redis://redis:6379", "sqlite:////tmp/demo.db", url)
