@@ -122,3 +122,13 @@ def test_the_trials_of_a_log_in_accept_a_new_id_and_see_that_the_old_one_goes_on
 
     assert all(seen("10_new_id.py"))
     assert seen("10_new_id.wrong_both.py") == [True, False, True, True, True, True]
+
+
+def test_the_trials_of_a_key_accept_json_and_see_what_joined_parts_look_like(monkeypatch):
+    monkeypatch.setattr(applications, "in_new_pythons", lambda function, *parts: ["one", "one"])
+
+    def seen(name):
+        return verdicts(applications.KeyTrials(answer(name)["canonical"]).sentences())
+
+    assert all(seen("10b_canonical.py"))
+    assert seen("10b_canonical.wrong_joined.py") == [True] * 4 + [False]

@@ -1,6 +1,6 @@
 """Parts that are joined can look like others: a value may hold what separates two.
 
-Refused: not yet  nor do parameters that look alike when they are joined
+Refused: not yet  nor do requests that look alike when their parts are joined
 """
 
 

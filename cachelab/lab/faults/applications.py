@@ -289,3 +289,55 @@ class LogInTrials:
             if not 0 < self.client.ttl(f"session:{id}") <= LIVES:
                 raise AssertionError("one stays for ever")
         return True
+
+
+@dataclass(frozen=True)
+class KeyTrials:
+    """The trials of a function that names a request, for a cache of responses.
+
+    Args:
+        key: Called with method, path, params, tenant and version, all texts but params, a dict of
+            texts; returns a text. It is taken to other processes as `in_new_pythons` does.
+    """
+
+    key: Callable[..., str]
+
+    def sentences(self) -> dict[str, Callable[[], bool]]:
+        """Return {sentence: callable}, as `exercise.check` takes them."""
+        return {
+            "two processes agree": self._agree,
+            "the order of the parameters makes no second key": self._is_sorted,
+            "ada and ben do not share one": lambda: self._differ({}, {"tenant": "ben"}),
+            "nor do methods, paths and versions": lambda: self._differ(
+                {}, {"method": "HEAD"}, {"path": "/ink"}, {"version": "2"}
+            ),
+            "nor do requests that look alike when their parts are joined": lambda: self._differ(
+                {"params": {"a": "1", "b": "2"}},
+                {"params": {"a": "1&b=2"}},
+                {"params": {"a": "1,b=2"}},
+                {"params": {"a": "1b2"}},
+                {"tenant": "adap", "path": "ens"},
+            ),
+        }
+
+    def _of(self, **parts: Any) -> str:
+        usual: dict[str, Any] = {"method": "GET", "path": "/pens", "params": {"a": "1"}}
+        return self.key(**usual | {"tenant": "ada", "version": "1"} | parts)
+
+    def _agree(self) -> bool:
+        keys = in_new_pythons(self.key, "GET", "/pens", {"a": "1"}, "ada", "1")
+        if keys[0] != keys[1]:
+            raise AssertionError(f"{str(keys[0])[:35]} and {str(keys[1])[:35]}")
+        return True
+
+    def _is_sorted(self) -> bool:
+        return self._of(params={"a": "1", "b": "2"}) == self._of(params={"b": "2", "a": "1"})
+
+    def _differ(self, *requests: dict[str, Any]) -> bool:
+        seen: dict[str, dict[str, Any]] = {}
+        for request in requests:
+            key = self._of(**request)
+            if key in seen:
+                raise AssertionError(f"two have the key {str(key)[:60]}")
+            seen[key] = request
+        return True
