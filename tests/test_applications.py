@@ -9,7 +9,7 @@ import pytest
 import cachelab as cl
 from cachelab.apps.limiter import SlidingWindow
 from cachelab.errors import CachelabError
-from cachelab.lab import applications
+from cachelab.lab import applications, widgets
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 
@@ -132,3 +132,14 @@ def test_the_trials_of_a_key_accept_json_and_see_what_joined_parts_look_like(mon
 
     assert all(seen("10b_canonical.py"))
     assert seen("10b_canonical.wrong_joined.py") == [True] * 4 + [False]
+
+
+def test_the_panel_of_a_limit_tells_how_many_pass_and_follows_its_sliders():
+    rate, burst, calls, picture = widgets.limit_over_time(rate=2, burst=10, calls=5).children
+    assert "Burst 10, rate 2 a second: 49 of 100 calls pass in 20 s" in picture.value
+    burst.value = 50
+    assert "Burst 50, rate 2 a second: 89 of 100 calls pass" in picture.value
+    calls.value = 1
+    assert "20 of 20 calls pass" in picture.value
+    with pytest.raises(ValueError, match="burst must be"):
+        widgets.limit_over_time(burst=0)
