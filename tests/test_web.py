@@ -81,7 +81,8 @@ def settings(server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(settings, server):
-    with serving.serving(settings, server) as url:
+    with pytest.MonkeyPatch.context() as patch, serving.serving(settings, server) as url:
+        patch.setattr("cachelab.cache.gate.BUDGET", 2 * PATIENT)  # a machine may stand still
         yield url
 
 
@@ -460,6 +461,7 @@ def test_bad_pages_are_refused_in_words(browse):
     browser = browse("ada")
     for path in BAD_PAGES:
         refused(browser.get(path))
+    assert ">ada</a>" in browser.get("/product/nothing").text  # who is refused is known still
     for path in ("/", LAMP, "/people/ada", "/trending", "/feed", "/health", "/static/demo.css"):
         assert browser.get(path).status_code == 200
 
@@ -746,6 +748,12 @@ def test_the_command_says_in_one_line_what_is_wrong(url, capsys, options, said):
     assert main(["demo", f"--port={free_port()}", *options]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+def test_without_its_extra_the_command_tells_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert main(["demo"]) == 2
+    assert "run `pip install 'cachelab[web]'`" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_line(url, capsys):

@@ -180,7 +180,7 @@ def test_pale_text_would_be_seen(visit):
 def test_visitors_come_by_a_button_and_the_charts_and_the_table_move(visit):
     page = visit("/bench")
     page.get_by_role("button", name="Let 20 visitors in").click()
-    page.get_by_text("Twenty browse, buy and write.").wait_for()
+    page.get_by_text("They browse, buy and write.").wait_for()
     line = "document.querySelector('#{} path')?.getAttribute('d') ?? ''"
     for chart in ("latency", "loads"):
         until(page, lambda told: "L" in told, line.format(chart))

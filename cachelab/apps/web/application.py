@@ -205,7 +205,7 @@ class _Measured:
 def _said(request: "Request", status: int, title: str, said: str) -> "Response":
     """Return a page with a sentence, for whoever asked; it asks neither Redis nor the database."""
     words = {"title": title, "said": said}
-    viewer = Viewer(request.cookies.get(request.app.state.settings.cookie, ""))
+    viewer = getattr(request.state, "viewer", Viewer(""))
     return answers.html(
         "message.html", status, viewer=viewer, before=None, is_away=False, path="", **words
     )

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from cachelab.apps.web.answers import Refused
 from cachelab.apps.web.board import merged
+from cachelab.apps.web.origin import VISITORS
 from cachelab.apps.web.pages import Visit, changing, reading
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-LOOKS, PAUSE = 100, 0.05  # at the server, with so many seconds between, until it is as switched
+LOOKS, PAUSE = 200, 0.05  # at the server, with so many seconds between, until it is as switched
 
 
 @reading
@@ -25,6 +26,7 @@ async def page(here: Visit) -> "Response":
         switches=await asyncio.to_thread(state.board.switches),
         is_up=await here.shop.is_up(),
         settings=here.settings,
+        visitors=len(VISITORS),
         minute=await _minute(state),
     )
 

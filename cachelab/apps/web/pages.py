@@ -12,7 +12,15 @@ from cachelab.apps.web import answers
 from cachelab.apps.web.answers import Refused
 from cachelab.apps.web.origin import PEOPLE, SHELF, VISITORS, products
 from cachelab.apps.web.settings import Settings
-from cachelab.apps.web.shop import LOGIN_WINDOW, LOGINS, WRITE_WINDOW, WRITES, Shop, Viewer
+from cachelab.apps.web.shop import (
+    HALF_LIFE,
+    LOGIN_WINDOW,
+    LOGINS,
+    WRITE_WINDOW,
+    WRITES,
+    Shop,
+    Viewer,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -102,6 +110,7 @@ async def visit(request: "Request") -> Visit:
     state = request.app.state
     brought = request.cookies.get(state.settings.cookie)
     viewer = await state.shop.viewer(brought)
+    request.state.viewer = viewer
     return Visit(request, state.shop, state.settings, viewer)
 
 
@@ -112,8 +121,8 @@ async def posted(request: "Request") -> Visit:
         Refused: It cannot be read, or does not come from a page that we gave to this browser.
     """
     fields = await answers.form(request)
-    cookie = request.app.state.settings.cookie
-    viewer = Viewer(request.cookies.get(cookie, ""))
+    state = request.app.state
+    viewer = Viewer(request.cookies.get(state.settings.cookie, ""))
     token = fields.pop("token", "")
     if not viewer.id or not compare_digest(viewer.token.encode(), token.encode()):
         raise Refused(
@@ -121,13 +130,8 @@ async def posted(request: "Request") -> Visit:
             "The form does not come from a page of this site that your browser has open, or you "
             "have logged in or out since: open the page anew, and send it again.",
         )
-    return Visit(
-        request,
-        request.app.state.shop,
-        request.app.state.settings,
-        await request.app.state.shop.viewer(viewer.id),
-        fields,
-    )
+    viewer = request.state.viewer = await state.shop.viewer(viewer.id)
+    return Visit(request, state.shop, state.settings, viewer, fields)
 
 
 def reading(page: Callable[[Visit], Awaitable["Response"]]) -> Callable[..., Any]:
@@ -204,7 +208,8 @@ async def add(here: Visit) -> "Response":
 @reading
 async def trending(here: Visit) -> "Response":
     """Show what is looked at most of late."""
-    return here.html("trending.html", trends=await here.shop.trends())
+    trends = await here.shop.trends()
+    return here.html("trending.html", trends=trends, half_life=HALF_LIFE)
 
 
 # People
@@ -216,7 +221,8 @@ async def feed(here: Visit) -> "Response":
     if here.viewer.user is None:
         _is_known(here)
         return here.onward("/login?next=/feed")
-    return await _posts(here, here.viewer.user, here.shop.feed, "feed.html")
+    limits = {"most": MOST_LETTERS, "writes": WRITES, "window": WRITE_WINDOW}
+    return await _posts(here, here.viewer.user, here.shop.feed, "feed.html", **limits)
 
 
 @reading
@@ -248,14 +254,14 @@ async def write(here: Visit) -> "Response":
     return here.onward("/feed")
 
 
-async def _posts(here: Visit, name: str, page: Any, template: str) -> "Response":
+async def _posts(here: Visit, name: str, page: Any, template: str, **values: Any) -> "Response":
     cursor = here.request.query_params.get("after")
     try:
         posts, further = await page(name, cursor)
     except ValueError:
         raise Refused(400, "There is no such page of posts.") from None
     older = further and f"{here.request.url.path}?after={quote(further)}"
-    return here.html(template, name=name, posts=posts, older=older, most=MOST_LETTERS)
+    return here.html(template, name=name, posts=posts, older=older, **values)
 
 
 # Who it is

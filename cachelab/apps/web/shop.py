@@ -31,6 +31,7 @@ from cachelab.errors import RedisUnavailable
 
 POSTS = 10  # on a page of a feed
 TRENDS = 10
+HALF_LIFE, WINDOW, BUCKETS = 60.0, 600.0, 20  # seconds, and parts of the window
 LOGINS, LOGIN_WINDOW = 10, 60.0  # of one name from one address, within so many seconds
 WRITES, WRITE_WINDOW = 5, 10.0  # posts of one user, within so many seconds
 RESENT = 0.5  # seconds after which a post is brought to the timelines again
@@ -96,7 +97,9 @@ class Shop:
         self._cart = AsyncCart(client, ttl=86_400, prefix=f"{prefix}cart:")
         self._logins = AsyncSlidingWindow(client, LOGINS, LOGIN_WINDOW, f"{prefix}login:")
         self._writes = AsyncSlidingWindow(client, WRITES, WRITE_WINDOW, f"{prefix}write:")
-        self._trending = AsyncTrending(client, 60, 600, 20, name="seen", prefix=f"{prefix}trend:")
+        self._trending = AsyncTrending(
+            client, HALF_LIFE, WINDOW, BUCKETS, name="seen", prefix=f"{prefix}trend:"
+        )
         self.cached = cached = f"{prefix}cached:"  # what may be dropped at any time
         self._catalogue = AsyncCatalogue(client, origin.product, ttl=ttl, prefix=f"{cached}p:")
         self._shelves: AsyncCacheAside[list[Product]] = AsyncCacheAside(

@@ -77,7 +77,7 @@ def _shop(latency: float) -> Iterator[tuple[redis.Redis, str, str]]:
     """Serve the demo; yield a client of its server, the prefix of its keys, and where it is."""
     with Server() as server, TemporaryDirectory() as folder:
         with UserDatabase(f"sqlite:///{folder}/demo.db", latency=0) as database:
-            settings = Settings(server.url, database.url, latency=latency, ttl=3600)
+            settings = Settings(server.url, database.url, latency=latency, ttl=3600, timeout=5)
             with serving.serving(settings) as url:
                 yield connect(server.url, timeout=5), settings.prefix, url
 
