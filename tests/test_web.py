@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 
 import httpx2
 import pandas as pd
 import pytest
-from conftest import PATIENT
+from conftest import PATIENT, at_best
 from starlette.routing import Mount
 
 import cachelab as cl
@@ -497,6 +501,25 @@ def test_what_is_no_form_is_refused_in_words(browse, path):
         assert response.status_code == status
 
 
+def test_what_nobody_would_send_is_no_fault_either(browse):
+    browser, chance = browse("ada"), random.Random(13)
+    token = browser.hidden("/bench")["token"]
+    letters = "/%00ff..;é\\\"'<>&=?#{}[]~\U0001f600\t\n aZ09-"
+    for _ in range(150):
+        text = "".join(chance.choices(letters, k=chance.randint(1, 60)))
+        place = chance.choice(["/", "/product/", "/people/", "/feed?after=", "/login?next="])
+        path = chance.choice(sorted(BAD_FORMS))
+        field = chance.choice(sorted(GOOD_FORMS[path]))
+        kept = chance.choice(["", "/%?&="])
+        sent = [
+            browser.get(place + urllib.parse.quote(text, safe=kept)),
+            browser.post(path, content=text.encode(), headers=FORM),
+            browser.post("/cart", data=GOOD_FORMS["/cart"] | {"token": token, "item": text}),
+            browser.post("/bench", data={"token": token, field: text}),
+        ]
+        assert max(one.status_code for one in sent) < 500, (place, path, text)
+
+
 def test_the_bad_input_is_tried_on_every_route(settings):
     routes = make_application(settings).routes
     forms = {one.path for one in routes if not isinstance(one, Mount) and "POST" in one.methods}
@@ -748,6 +771,23 @@ def test_the_command_says_in_one_line_what_is_wrong(url, capsys, options, said):
     assert main(["demo", f"--port={free_port()}", *options]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+def test_a_body_is_not_kept_back_until_its_headers_are_acknowledged(url, settings, monkeypatch):
+    def is_prompt(url: str) -> bool:
+        place = urllib.parse.urlsplit(url).netloc
+        connection = http.client.HTTPConnection(place, timeout=60)
+        began = time.monotonic()
+        for _ in range(10):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b"ok\n"
+        connection.close()
+        return time.monotonic() - began < 5 * 0.04
+
+    assert at_best(lambda: is_prompt(url))
+    monkeypatch.setattr(serving, "listening", lambda *place: socket.create_server(place))
+    with serving.serving(replace(settings, prefix="naive:")) as naive:  # the control
+        assert not at_best(lambda: is_prompt(naive))
 
 
 def test_without_its_extra_the_command_tells_what_to_install(monkeypatch, capsys):

@@ -87,9 +87,20 @@ def serving(settings: Settings, server: "Server | None" = None) -> Iterator[str]
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; raises OSError where it cannot, as where the port is taken."""
+    """Return a socket that listens; raises OSError where it cannot, as where the port is taken.
+
+    It says that it is TCP's, which `socket.create_server` does not: asyncio has the kernel send at
+    once only what does. Else it keeps a body back for 40 ms, until the headers are acknowledged.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise OSError(f"{host}, port {port}, is not to be had: {error.strerror}") from None
     made.set_inheritable(True)
     return made
 
