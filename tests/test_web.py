@@ -700,6 +700,26 @@ def test_all_of_it_runs_on_postgresql(server):
             engine.dispose()
 
 
+def test_a_fault_of_ours_is_told_without_its_cause_and_logged(settings, caplog):
+    made = make_application(replace(settings, prefix="faulty:"))
+
+    async def broken(number: int) -> list:
+        raise RuntimeError("sesame")
+
+    async def ask() -> httpx2.Response:
+        made.state.shop.shelf = broken
+        transport = httpx2.ASGITransport(made)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            response = await client.get("/")
+        await made.state.shop.close()
+        return response
+
+    told = asyncio.run(ask())
+    assert told.status_code == 500 and "A fault of ours" in told.text
+    assert "sesame" not in told.text and "sesame" in caplog.text
+    assert "default-src 'self'" in told.headers["content-security-policy"]
+
+
 def test_a_database_that_fails_is_no_fault_of_the_page_and_logged_once(server, tmp_path, caplog):
     with cl.UserDatabase(f"sqlite:///{tmp_path}/demo.db", latency=0) as database:
         told = Settings(server.url, database.url, prefix="broken:", timeout=PATIENT)

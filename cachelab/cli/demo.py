@@ -1,7 +1,7 @@
 """python -m cachelab demo: a small shop that shows what each of its pages costs."""
 
 import argparse
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import cachelab as cl
 from cachelab._extras import need
@@ -82,7 +82,6 @@ def run(args: argparse.Namespace) -> int:
             cl.connect()  # tells what is wrong with the server that was named
         stack.enter_context(serving.prepared(settings, server))
         print(f"{settings.url}\n\nCtrl-C ends it, and removes what is not kept elsewhere.")
-        with suppress(KeyboardInterrupt):
-            serving.run(settings, place, workers)
+        serving.run(settings, place, workers)
     print("\nThe demo has ended.")
     return 0

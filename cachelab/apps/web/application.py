@@ -70,7 +70,6 @@ def make_application(settings: Settings) -> "Starlette":
             SQLAlchemyError: _failed,
             404: _unknown,
             405: _unknown,
-            500: _broken,
         },
     )
     made.router.redirect_slashes = False
@@ -172,7 +171,7 @@ def _apply(made: "Starlette", switches: Switches) -> None:
 
 
 class _Measured:
-    """Counts what a response costs, and gives it the headers that all have."""
+    """Counts what a response costs, gives it the headers that all have, and answers for faults."""
 
     def __init__(self, app: "ASGIApp"):
         self._app = app
@@ -181,7 +180,7 @@ class _Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        cost, status = costs.begin(), 500
+        cost, status = costs.begin(), 0
         is_counted = not scope["path"].startswith(UNCOUNTED)
 
         async def told(message: "Message") -> None:
@@ -197,6 +196,10 @@ class _Measured:
 
         try:
             await self._app(scope, receive, told)
+        except Exception:
+            log.exception("the demo failed at %s", scope["path"])
+            if not status:
+                await _broken(scope)(scope, receive, told)
         finally:
             if is_counted:
                 scope["app"].state.minute.add(cost, status)
@@ -213,7 +216,7 @@ def _said(request: "Request", status: int, title: str, said: str) -> "Response":
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     assert isinstance(error, Refused)
-    titles = {403: "Not from here", 404: "Not found", 429: "Too many", 503: "Not now"}
+    titles = {403: "Not allowed", 404: "Not found", 429: "Too many", 503: "Not now"}
     title = titles.get(error.status, "That cannot be done")
     response = _said(request, error.status, title, error.said)
     response.headers.update(error.headers)
@@ -236,6 +239,8 @@ async def _unknown(request: "Request", error: Exception) -> "Response":
     return _said(request, 404, "Not found", "There is no such page.")
 
 
-async def _broken(request: "Request", error: Exception) -> "Response":
-    log.error("the demo failed at %s", request.url.path, exc_info=error)
-    return _said(request, 500, "A fault of ours", "Something went wrong, and it is in the log.")
+def _broken(scope: "Scope") -> "Response":
+    from starlette.requests import Request
+
+    said = "Something went wrong here; the log says what."
+    return _said(Request(scope), 500, "A fault of ours", said)

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from cachelab.apps.web import origin
@@ -106,7 +106,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run(settings: Settings, place: socket.socket, workers: int) -> None:
-    """Serve the demo until Ctrl-C or SIGTERM, which raise KeyboardInterrupt when all has ended.
+    """Serve the demo until Ctrl-C or SIGTERM.
 
     Args:
         settings: What it is told; its tables are `prepared`.
@@ -116,18 +116,18 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from cachelab.apps.web import application
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    where = config(
-        "cachelab.apps.web.application:from_environment",
-        settings,
-        factory=True,
-        workers=workers,
-    )
-    os.environ[VARIABLE] = settings.text()
-    if workers == 1:
-        uvicorn.Server(where).run(sockets=[place])
-    else:
-        Multiprocess(where, sockets=[place]).run()
+    with suppress(KeyboardInterrupt):  # uvicorn passes on what ended it
+        if workers == 1:
+            where = config(application.make_application(settings), settings)
+            uvicorn.Server(where).run(sockets=[place])
+        else:
+            os.environ[VARIABLE] = settings.text()
+            factory = f"{application.__name__}:{application.from_environment.__name__}"
+            where = config(factory, settings, factory=True, workers=workers)
+            Multiprocess(where, sockets=[place]).run()
 
 
 def _keep(server: "Server", board: Board, over: threading.Event) -> None:

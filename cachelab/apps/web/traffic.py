@@ -3,7 +3,6 @@
 import asyncio
 import random
 import re
-from contextlib import suppress
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -74,8 +73,7 @@ class Browser:
         async def send(message: Any) -> None:
             came.append(message)
 
-        with suppress(Exception):  # what is not answered otherwise is answered as 500, and logged
-            await self._app(scope, receive, send)
+        await self._app(scope, receive, send)
         start, *parts = came
         found = {}
         for name, value in start["headers"]:
