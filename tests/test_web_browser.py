@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import PATIENT
 from test_browser import CHROMIUM, FLAGS, MINUTE
 
 import cachelab as cl
@@ -51,8 +52,8 @@ NAMELESS = """() => [...document.querySelectorAll("input, select, textarea, butt
 def url(server, tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "demo.db"
     with cl.UserDatabase(f"sqlite:///{path}", latency=0) as database:
-        settings = Settings(server.url, database.url, has_server=True, latency=0.005)
-        with serving.serving(settings, server) as url:
+        settings = Settings(server.url, database.url, latency=0.005, timeout=PATIENT)
+        with serving.serving(settings) as url:
             yield url
 
 
@@ -149,6 +150,7 @@ def test_a_visitor_logs_in_buys_and_writes_by_keyboard_alone(visit):
     page.wait_for_url("**/feed")
     tab_to(page, "Your post"), page.keyboard.type("By keyboard.")
     tab_to(page, "Post"), page.keyboard.press("Enter")
+    page.get_by_text("The step before").wait_for()
     page.goto("/people/grace")
     assert page.get_by_text("By keyboard.").is_visible()
 
@@ -158,6 +160,7 @@ def test_a_visitor_logs_in_buys_and_writes_by_keyboard_alone(visit):
 def test_each_page_fits_has_names_for_all_controls_and_no_pale_text(visit, width, scheme):
     page = visit("/product/oak-tray", "ada", width, color_scheme=scheme)
     page.get_by_role("button", name="Add to cart").click()
+    page.get_by_role("heading", name="Cart").wait_for()
     for path in PAGES:
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

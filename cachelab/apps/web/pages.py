@@ -53,11 +53,11 @@ class Visit:
     viewer: Viewer
     fields: dict[str, str] = field(default_factory=dict)
 
-    def html(self, template: str, status: int = 200, /, **values: Any) -> "Response":
+    def html(self, template: str, /, **values: Any) -> "Response":
         """Return a page."""
         told: dict[str, Any] = {"viewer": self.viewer, "before": answers.before(self.request)}
         told |= {"path": self.request.url.path, "is_away": self._is_away}
-        response = answers.html(template, status, **told, **values)
+        response = answers.html(template, **told, **values)
         if told["before"]:
             response.delete_cookie(answers.BEFORE, **self._guarded)
         return self.known(response)

@@ -1,7 +1,7 @@
 // The charts of the bench: the last minute, asked for once a second. The table holds the same.
 "use strict";
 
-const WIDE = 480, TALL = 230, LEFT = 44, RIGHT = 60, TOP = 12, BOTTOM = 30;
+const WIDE = 480, TALL = 230, LEFT = 54, RIGHT = 60, TOP = 12, BOTTOM = 30;
 const across = (at, count) => LEFT + (WIDE - LEFT - RIGHT) * at / Math.max(1, count - 1);
 
 function part(kind, attributes, text) {
