@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cachelab.apps.web import costs
 
@@ -49,15 +49,6 @@ SAYINGS = (
     "Whoever deletes the right key sleeps well.",
     "A notebook that lies flat is worth its price.",
 )
-
-
-class Post(NamedTuple):
-    """What somebody has written: its id, by which posts are ranked too."""
-
-    id: str
-    author: str
-    text: str
-    at: str
 
 
 def products() -> dict[str, Product]:
@@ -230,18 +221,21 @@ def tables() -> "MetaData":
         Column("about", Text, nullable=False),
     )
     Table("cachelab_demo_people", made, Column("name", name, primary_key=True))
-    person = ForeignKey("cachelab_demo_people.name")
+
+    def person() -> ForeignKey:
+        return ForeignKey("cachelab_demo_people.name")
+
     Table(
         "cachelab_demo_follows",
         made,
-        Column("follower", name, person, primary_key=True),
-        Column("author", name, ForeignKey("cachelab_demo_people.name"), primary_key=True),
+        Column("follower", name, person(), primary_key=True),
+        Column("author", name, person(), primary_key=True),
     )
     Table(
         "cachelab_demo_posts",
         made,
         Column("id", Integer, primary_key=True, autoincrement=True),
-        Column("author", name, ForeignKey("cachelab_demo_people.name"), index=True, nullable=False),
+        Column("author", name, person(), index=True, nullable=False),
         Column("text", Text, nullable=False),
         Column("at", Text, nullable=False),
         sqlite_autoincrement=True,
