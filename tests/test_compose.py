@@ -3,6 +3,7 @@
 Every rule is tried on a broken copy too.
 """
 
+import argparse
 import contextlib
 import copy
 import http.server
@@ -22,7 +23,8 @@ import pytest
 import yaml
 
 import cachelab as cl
-from cachelab.cli import doctor
+from cachelab.apps.web.settings import Settings
+from cachelab.cli import demo, doctor
 from cachelab.cli.commands import main
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +64,7 @@ def broken_rules(compose: dict, example: str = EXAMPLE) -> set[str]:
                 for key in ("command", "healthcheck")
             ),
             "a disk is there to be measured": "image" in service
+            or "profiles" in service  # the lab's notebooks measure it
             or any(re.fullmatch(r"\w+:/var/tmp", mount) for mount in service.get("volumes", [])),
             "privileges are given up": service.get("cap_drop") == ["ALL"]
             and "no-new-privileges:true" in service.get("security_opt", [])
@@ -176,6 +179,15 @@ def test_the_compose_file_breaks_no_rule():
             setting([".:/cachelab"], "services", "lab", "volumes"),
         ),
         ("privileges are given up", setting([], "services", "redis", "cap_drop")),
+        ("privileges are given up", setting(False, "services", "demo", "read_only")),
+        (
+            "a published port is bound to 127.0.0.1",
+            setting(["8868:8868"], "services", "demo", "ports"),
+        ),
+        (
+            "a secret is required from outside",
+            setting("sesame", "services", "demo", "environment", "REDIS_PASSWORD"),
+        ),
         ("privileges are given up", setting(False, "services", "lab", "read_only")),
         (
             "the example names every required variable, without a value",
@@ -357,6 +369,20 @@ class _Jupyter(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+def test_the_demo_takes_the_command_that_starts_it_in_the_image():
+    *_, host, place = COMPOSE["services"]["demo"]["command"]
+    host, place = (word.partition("=")[2] for word in (host, place))
+    port = place.rpartition("-")[2].strip("}")
+    url = re.sub(r"\$\{DEMO_PORT:-(\d+)\}", r"\1", place)
+    told = Settings("redis://redis:6379", "sqlite:////tmp/demo.db", url)
+    assert (host, told.url) == ("0.0.0.0", f"http://127.0.0.1:{port}")
+    parser = argparse.ArgumentParser()
+    demo.options(parser)
+    assert str(parser.parse_args([]).port) == port  # it listens there, and the port is published
+    assert COMPOSE["services"]["demo"]["ports"] == [f"127.0.0.1:${{DEMO_PORT:-{port}}}:{port}"]
+    assert f"127.0.0.1:{port}/health" in str(COMPOSE["services"]["demo"]["healthcheck"])
 
 
 def test_the_health_check_of_the_lab_asks_it_and_no_proxy():

@@ -49,6 +49,7 @@ LAZY = {  # imports that wait until they are needed, never made as the module is
 AGAINST = {  # imports against the table, each with the reason why it may stand
 }
 OUTSIDE = {  # what a room imports from other projects, beside redis; only the bench does so at once
+    "apps": "jinja2 sqlalchemy starlette uvicorn",
     "database": "sqlalchemy",
     "seeder": "tqdm",
     "writes": "sqlalchemy",

@@ -408,7 +408,7 @@ def test_help_teaches_with_examples_and_the_environment_on_80_columns(command, c
 def test_without_a_command_the_help_names_them_all(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
-    commands = ["lab", "doctor", "serve", "ask", "seed", "worker", "charts", "teach"]
+    commands = ["lab", "doctor", "serve", "ask", "seed", "worker", "demo", "charts", "teach"]
     assert re.findall(r"^    (\w+) ", told, re.M) == commands
 
 

@@ -11,10 +11,10 @@ from cachelab._extras import need
 
 # Where the modules are that a lesson asks for by name: `from cachelab.lab import timing, charts`.
 ROOMS = {
-    "measure": "timing link disk costs callers",
+    "measure": "timing link disk costs callers pages",
     "draw": "charts figures canvas layout roles units",
     "hits": "workload traces theory eviction replay policies",
-    "faults": "outage stampede guards scaling kills writing",
+    "faults": "applications outage stampede guards scaling kills writing",
     "panels": "widgets buttons display dashboard",
 }
 

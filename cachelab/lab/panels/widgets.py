@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from cachelab import _check
 from cachelab.lab.draw import charts
 from cachelab.lab.draw.units import written
+from cachelab.lab.faults.applications import token_bucket
 from cachelab.lab.faults.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
 from cachelab.lab.hits.policies import POLICIES, hit_rates
 from cachelab.lab.hits.theory import hit_rate_lines, ttl_trade
@@ -41,6 +42,7 @@ __all__ = [
     "hit_rate_and_capacity",
     "how_big_a_cache",
     "kill_the_worker",
+    "limit_over_time",
     "panel",
     "stampede",
     "ttl_and_staleness",
@@ -293,6 +295,49 @@ def stampede(readers: int = 40, load: float = 0.02, technique: str = "nothing") 
         technique=ipywidgets.Dropdown(options=TECHNIQUES, value=technique, description="technique"),
         readers=ipywidgets.IntSlider(readers, min=4, max=200, step=4, description="readers"),
         load_ms=ipywidgets.FloatLogSlider(1000 * load, description="a load (ms)", **log),
+    )
+
+
+def limit_over_time(rate: float = 2.0, burst: int = 10, calls: float = 5.0) -> ipywidgets.VBox:
+    """Return rate, burst and calls a second above what a token bucket lets pass in 20 seconds.
+
+    It is simulated by `cachelab.lab.faults.applications.token_bucket`.
+
+    Args:
+        rate: Tokens a second, where its slider begins.
+        burst: Tokens that the bucket holds, where its slider begins.
+        calls: Calls a second, evenly spaced, where their slider begins.
+    """
+    rate = _check.number("rate", rate, above=0)
+    burst = _check.whole("burst", burst, least=1)
+    calls = _check.number("calls", calls, above=0)
+    length = 20.0
+
+    def draw(rate: float, burst: int, calls: float) -> Axes:
+        df = token_bucket(rate, burst, [n / calls for n in range(int(length * calls))])
+        most = df.groupby("what")["calls"].max()
+        found = f"{most['passed']:,} of {most['sent']:,} calls pass in {length:g} s"
+        return charts.timeline(
+            df,
+            "at",
+            "calls",
+            "what",
+            title=f"Burst {burst}, rate {written(rate, '')} a second: {found}",
+            note="simulated; the bucket begins full",
+            steps=True,
+            logy=False,
+            roles={"sent": "model", "passed": "cache"},
+            ylabel="calls so far",
+            xlabel="seconds since the start",
+            xlim=(0, length),
+        )
+
+    slider = ipywidgets.FloatSlider
+    return panel(
+        draw,
+        rate=slider(rate, min=0.5, max=20, step=0.5, description="rate (tokens a second)"),
+        burst=ipywidgets.IntSlider(burst, min=1, max=100, description="burst (tokens)"),
+        calls=slider(calls, min=0.5, max=20, step=0.5, description="calls a second"),
     )
 
 
