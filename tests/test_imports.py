@@ -35,7 +35,7 @@ FLOORS = {
         "__init__ exercise",
         "measure hits notebooks",
         "draw contract",
-        "findings faults",
+        "findings faults watch",
         "overlay",
         "panels",
     ],
