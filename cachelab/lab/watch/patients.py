@@ -1,13 +1,12 @@
 """A program that can be set up wrongly: a shop's pages, read through a cache by many threads.
 
-``python -m cachelab.lab.watch.patients`` runs it on the server that CACHELAB_PATIENT names. It
-takes orders on its standard input, first its set-up, then how many requests to serve; for each it
-writes a line of what it saw itself.
+``python -m cachelab.lab.watch.patients`` takes orders on its standard input, a line each: a set-up
+with the URL of a server to run on, or how many requests to serve; it answers with a line of what it
+saw itself.
 """
 
 import asyncio
 import json
-import os
 import random
 import sys
 import threading
@@ -15,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -70,11 +69,6 @@ class Setup:
     awaits: bool = True
     names_repeat: bool = True
     seconds: float = 0.0
-
-    @property
-    def server(self) -> dict[str, str | int]:
-        """What the server is started with."""
-        return {"maxmemory_policy": self.policy, "slowlog_log_slower_than": 1000}
 
 
 class Far(redis.Connection):
@@ -247,13 +241,19 @@ class Program:
 
 
 def main() -> int:
-    """Serve orders until standard input ends."""
-    setup = Setup(**json.loads(sys.stdin.readline()))
-    program, first = Program(os.environ["CACHELAB_PATIENT"], setup), 0
-    print(json.dumps(asdict(setup)), flush=True)
+    """Obey until standard input ends."""
+    program: Program | None = None
+    first = 0
     for line in sys.stdin:
-        print(json.dumps(program.serve(first, int(line))), flush=True)
-        first += int(line)
+        order = json.loads(line)
+        if isinstance(order, dict):
+            if program:
+                program.client.connection_pool.disconnect()
+            program, first = Program(order.pop("url"), Setup(**order)), 0
+            print("{}", flush=True)
+        elif program:
+            print(json.dumps(program.serve(first, order)), flush=True)
+            first += order
     return 0
 
 
