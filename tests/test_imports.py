@@ -53,7 +53,7 @@ OUTSIDE = {  # what a room imports from other projects, beside redis; only the b
     "metrics": "prometheus_client",
     "seeder": "tqdm",
     "writes": "sqlalchemy",
-    "cli": "jupyter_server nbformat packaging sqlalchemy tqdm",
+    "cli": "jupyter_server nbformat packaging prometheus_client sqlalchemy tqdm",
 }
 
 

@@ -383,7 +383,7 @@ class Gates:
         """The state of each breaker by the address of its server, without credentials."""
         gates = self._gates.copy()
         if self.only:
-            gates[_place(self._client)] = gates.pop("", self.only)
+            gates[place_of(self._client)] = gates.pop("", self.only)
         return {shard or "unknown": gate.breaker.state for shard, gate in gates.items()}
 
     def of(self, key: str) -> Gate:
@@ -499,7 +499,7 @@ def server_of(client: Any, shard: str = "") -> tuple[Any, ...]:
     return *place, hash((settings.get("username"), settings.get("password")))
 
 
-def _place(client: Any) -> str:
+def place_of(client: Any) -> str:
     """Return where a client goes that is no cluster's: a service, a path, or host and port."""
     settings = client.connection_pool.connection_kwargs
     service = getattr(client.connection_pool, "service_name", None)

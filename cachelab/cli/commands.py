@@ -12,7 +12,7 @@ from importlib import metadata
 import cachelab as cl
 from cachelab._limits import raise_open_files
 from cachelab._streams import run_command, tell
-from cachelab.cli import charts, doctor, lab, prompt, seed, serve, teach, worker
+from cachelab.cli import charts, doctor, lab, metrics, prompt, seed, serve, teach, worker
 
 COMMANDS = {
     "lab": lab,
@@ -21,6 +21,7 @@ COMMANDS = {
     "ask": prompt,
     "seed": seed,
     "worker": worker,
+    "metrics": metrics,
     "charts": charts,
     "teach": teach,
 }
