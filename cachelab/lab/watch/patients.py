@@ -96,8 +96,10 @@ class Program:
         self.shelves = list(range(setup.shelves))
         random.Random(setup.seed).shuffle(self.shelves)
         self.client = self._client(setup.pool)
+        self.batch = STEP
         self._open()
         self._fill()
+        self.batch = setup.batch
 
     def serve(self, first: int, requests: int) -> dict[str, Any]:
         """Serve so many requests with all workers, and return what the program saw of it."""
@@ -179,7 +181,7 @@ class Program:
         """Send commands in pipelines; what is refused is counted, and None."""
         replies: list[Any] = []
         commands = iter(commands)
-        while some := list(islice(commands, self.setup.batch)):
+        while some := list(islice(commands, self.batch)):
             self._count(calls=len(some))
             block = client.pipeline(transaction=False)
             for command in some:
