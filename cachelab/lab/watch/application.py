@@ -3,8 +3,8 @@
 ``cachelab.lab.watch.chain`` runs it as a process of its own. It reads orders from standard input,
 one JSON object a line, answers each with a line, and ends when nobody holds that any more.
 
-A hundred users are read some fifty times a second, each is kept for eight seconds, and a few of
-them are written; that is what health looks like here: about four reads of five are hits.
+Sixty users are read some fifty times a second, each is kept for twelve seconds, and a few of them
+are written; that is what health looks like here: about nine reads of ten are hits.
 """
 
 import json
@@ -25,9 +25,9 @@ from cachelab import metrics
 from cachelab.writes import WriteBehind
 from cachelab.writes.worker import Worker
 
-USERS = 100
-TTL = 8.0  # seconds
-READERS, PAUSE = 5, 0.1  # threads, and seconds between two reads of one
+USERS = 60
+TTL = 12.0  # seconds
+READERS, PAUSE = 20, 0.4  # threads, and seconds between two reads of one
 WRITE_EVERY = 0.2  # seconds
 SCANNERS, SCANNED = 4, 20_000  # threads, and rows of the database that nobody else reads
 SCAN_PAUSE = 0.004  # seconds between two reads of a scanner
@@ -76,7 +76,7 @@ class Application:
                 self._start(fault, self._scan, SCAN_PAUSE, number)
         elif fault == "stampede":
             for _ in range(CROWD):
-                self._start(fault, lambda: self.cache.get(HOT), PAUSE / 2)
+                self._start(fault, lambda: self.cache.get(HOT), COOL / 4)
             self._start(fault, lambda: self.cache.invalidate(HOT), COOL)
         else:
             raise ValueError(f"fault must be one that the application has, not {fault!r}")

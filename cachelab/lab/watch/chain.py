@@ -58,7 +58,7 @@ class Watched:
         return {"cachelab": f"http://127.0.0.1:{self._port}/metrics"}
 
     def start(self) -> Self:
-        """Start server and application, wait until both are there, and return it."""
+        """Start all of it, wait until it is there and has a past to compare with; return it."""
         if self._application is None:
             try:
                 self.server.start()
@@ -263,6 +263,8 @@ class Chain(Watched):
             ],
             self._configuration,
         )
+        past = duration(rules_of.START * self.scrape)
+        self.wait_until(lambda: len(self.query(f"up offset {past}")), 60 * self.scrape)
 
     def _configuration(self) -> dict[str, str]:
         """Return the files of Prometheus by name: configuration (JSON is YAML) and rules."""

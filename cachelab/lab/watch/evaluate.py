@@ -30,9 +30,9 @@ Value = float | Vector | dict[Labels, Samples]
 Node = Callable[["Series", float], Any]
 
 TOKEN = re.compile(
-    r"\s*(?:(?P<time>\d+(?:\.\d+)?(?:ms|[smhdwy])(?:\d+(?:ms|[smhdwy]))*)|(?P<number>\d+(?:\.\d+)?)"
-    r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<text>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"
-    r"|(?P<sign>=~|!~|!=|==|<=|>=|[-+*/%^<>=(){}\[\],]))"
+    r"\s*(?:(?P<time>(?:\d+(?:ms|[smhdwy]))+)|(?P<number>\d+(?:\.\d+)?)"
+    r"|(?P<name>[a-zA-Z_][\w:]*)|(?P<text>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"
+    r"|(?P<sign>=~|!~|!=|==|<=|>=|[-+*/%^<>=(){}\[\],:]))"
 )
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 LEVELS: list[tuple[str, ...]] = [
@@ -61,6 +61,7 @@ class Series:
 
     def __init__(self, df: pd.DataFrame):
         self.by_metric: dict[str, dict[Labels, Samples]] = {}
+        self.known: dict[tuple[Node, float], Vector] = {}  # what subqueries have evaluated
         rows = df.sort_values("time", kind="stable")[COLUMNS].itertuples(index=False, name=None)
         for time, metric, text, value in rows:
             series = self.by_metric.setdefault(metric, {})
@@ -201,7 +202,7 @@ class _Parser:
             self._take()
             node = self._signed()
             return _binary("*", None, lambda series, time: -1.0, node)
-        return self._ranged(self._primary())
+        return self._subquery(self._primary())
 
     def _primary(self) -> Node:
         kind, word = self._kind(), self._word()
@@ -247,25 +248,22 @@ class _Parser:
             if self._word() == ",":
                 self._take()
         self._expect(")")
-        function = FUNCTIONS[name]
-        if function is _time and not arguments:
-            return lambda series, time: time
-        if len(arguments) != 1 or function is _time:
+        if len(arguments) != ARGUMENTS.get(name, 1):
             raise self._unknown(f"{name} with {len(arguments)} arguments", back=1)
-        (argument,) = arguments
-        return lambda series, time: function(argument(series, time))
+        if name == "time":
+            return lambda series, time: time
+        function = FUNCTIONS[name]
+        return lambda series, time: function(*(one(series, time) for one in arguments))
 
     def _selector(self) -> Node:
         name = self._take() if self._kind() == "name" else ""
         matchers = list(self._matchers())
-        window, offset = 0.0, 0.0
+        window = 0.0
         if self._word() == "[":
             self._take()
             window = self._duration()
             self._expect("]")
-        if self._word() == "offset":
-            self._take()
-            offset = self._duration()
+        offset = self._offset()
 
         def selected(series: Series, time: float) -> Any:
             found: dict[Labels, Samples] = {}
@@ -296,10 +294,39 @@ class _Parser:
                 self._take()
         self._take()
 
-    def _ranged(self, node: Node) -> Node:
-        if self._word() in ("[", "offset", "@"):
-            raise self._unknown("a range or an offset of what is no selector")
-        return node
+    def _subquery(self, node: Node) -> Node:
+        """Read what may follow a value: ``[1h:15s] offset 45s`` evaluates it at even times."""
+        if self._word() != "[":
+            if self._word() in ("offset", "@"):
+                raise self._unknown("an offset of what is no selector")
+            return node
+        self._take()
+        window = self._duration()
+        self._expect(":")
+        step = self._duration()
+        self._expect("]")
+        offset = self._offset()
+
+        def evaluated(series: Series, time: float) -> _Window:
+            begin, end = time - offset - window, time - offset
+            found: dict[Labels, Samples] = {}
+            for count in range(math.ceil(begin / step - 1e-9), math.floor(end / step + 1e-9) + 1):
+                at = count * step
+                if (node, at) not in series.known:
+                    series.known[node, at] = as_vector(node(series, at))
+                for labels, value in series.known[node, at].items():
+                    times, values = found.setdefault(labels, ([], []))
+                    times.append(at)
+                    values.append(value)
+            return _Window(found, begin, end)
+
+        return evaluated
+
+    def _offset(self) -> float:
+        if self._word() != "offset":
+            return 0.0
+        self._take()
+        return self._duration()
 
     def _matching(self) -> Callable[[Labels], Labels]:
         grouping = self._grouping(("on", "ignoring"))
@@ -324,7 +351,7 @@ class _Parser:
     def _duration(self) -> float:
         if self._kind() != "time":
             raise self._unknown("a duration")
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", self._take())
+        parts = re.findall(r"(\d+)(ms|[smhdwy])", self._take())
         return sum(float(count) * SECONDS[unit] for count, unit in parts)
 
     def _kind(self) -> str:
@@ -501,8 +528,16 @@ def _changes(values: list[float]) -> float:
     return float(sum(a != b for a, b in zip(values, values[1:], strict=False)))
 
 
-def _time(_: Any) -> float:
-    raise TypeError("time takes no argument")
+def _quantile_over_time(share: float, found: _Window) -> Vector:
+    """Return a quantile of each series' samples, between two of them in proportion."""
+    vector = {}
+    for labels, (_, values) in found.items():
+        ranked, rank = sorted(values), share * (len(values) - 1)
+        low = max(0, math.floor(rank))
+        high = min(len(values) - 1, low + 1)
+        part = rank - math.floor(rank)
+        vector[_without_name(labels)] = ranked[low] * (1 - part) + ranked[high] * part
+    return vector
 
 
 def _absent(vector: Vector) -> Vector:
@@ -516,7 +551,7 @@ AGGREGATE: dict[str, Callable[[list[float]], float]] = {
     "avg": _mean,
     "count": len,
 }
-FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rate": _rate,
     "increase": _increase,
     "delta": _delta,
@@ -527,8 +562,10 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "last_over_time": _over_time(_last),
     "absent": _absent,
     "vector": as_vector,
-    "time": _time,
+    "quantile_over_time": _quantile_over_time,
+    "time": float,
 }
+ARGUMENTS = {"quantile_over_time": 2, "time": 0}  # all others take one
 MATCH: dict[str, Callable[[str], Callable[[str], bool]]] = {
     "=": lambda wanted: lambda seen: seen == wanted,
     "!=": lambda wanted: lambda seen: seen != wanted,

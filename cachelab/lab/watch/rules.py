@@ -16,7 +16,8 @@ from cachelab import _check
 SCRAPE = 15.0  # seconds between two scrapes, where nobody says otherwise
 WINDOW = 3  # scrapes that a rate looks back on: with one of them missed there still is a rate
 FOR = 3  # scrapes for which a condition must hold: a single missed scrape is no alert
-PAST = 40  # scrapes before those of WINDOW, which say what is usual
+PAST = 240  # scrapes before those of WINDOW, whose median says what is usual: an hour
+START = 10  # scrapes after which there is a past to compare with
 SLOW = 0.25  # seconds above which a load is slow; a bound of a bucket of cachelab_load_seconds
 SHARE_SLOW = 0.2  # of loads, above which the database is slow
 SHARE_WAITING = 0.5  # of misses that wait for another read's load, above which they are a crowd
@@ -65,13 +66,10 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
 
     scrape = _check.number("scrape", scrape, above=0, high=3600)
     slow = _check.choice("slow", slow, BUCKETS)
-    window, past = duration(WINDOW * scrape), duration(PAST * scrape)
+    window, past, step = (duration(count * scrape) for count in (WINDOW, PAST, 1))
 
     def rate(series: str) -> str:
         return f"sum by (job, cache) (rate({series}[{window}]))"
-
-    def usual(series: str) -> str:
-        return f"sum by (job, cache) (rate({series}[{past}] offset {window}))"
 
     def last(series: str) -> str:
         return f"last_over_time({series}[{window}])"
@@ -82,6 +80,11 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
 
     hit, miss = 'cachelab_reads_total{outcome="hit"}', 'cachelab_reads_total{outcome="miss"}'
     stored = 'cachelab_loads_total{outcome=~"stored|absent"}'
+    # Of the reads that Redis could answer: what failed or was refused is not stored, so that an
+    # outage is no collapse. It counts minutes alike, however much is read in them.
+    share = f"{rate(hit)} / ({rate(hit)} + {rate(stored)})"
+    usual = f"quantile_over_time(0.5, ({share} >= 0)[{past}:{step}] offset {window})"
+    then = f"sum by (job, cache) (rate({hit}[{window}] offset {duration(START * scrape)}))"
     waits, loads = "cachelab_waits_total", "cachelab_load_seconds_count"
     quick = f'cachelab_load_seconds_bucket{{le="{slow}"}}'
     password = 'cachelab_errors_total{kind=~"Authentication.*|NoPermissionError"}'
@@ -138,9 +141,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         ),
         Rule(
             "HitRateCollapsed",
-            f"{rate(hit)} / ({rate(hit)} + {rate(stored)})"
-            f" < 0.5 * {usual(hit)} / ({usual(hit)} + {usual(stored)})"
-            f" and {rate(stored)} > {FEW}",
+            f"{share} < 0.5 * {usual} and {rate(stored)} > {FEW} and {then} >= 0",
             at_once,
             WARNING,
             "Of the reads that Redis answered, not half as many as usual were hits.",
@@ -167,7 +168,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         ),
         Rule(
             "WriteBehindStuck",
-            f"max by (job, writes) ({last(lag)}) > {scrape:g}"
+            f"max by (job, writes) ({last(lag)}) > {scrape / 2:g}"
             f" and max by (job, writes) (delta({lag}[{window}])) > 0",
             at_once,
             CRITICAL,
