@@ -109,8 +109,8 @@ def test_a_cure_that_only_helps_for_now_is_not_taken_for_one(one):
 def test_the_frames_show_what_the_program_and_the_server_saw(one):
     frames = one.frames()
     assert list(frames) == ["waits", "commands", "big", "hot", "prefixes"]
-    waits = frames["waits"].set_index("what")
-    assert waits.loc["a request's wait", "n"] == clinic.REQUESTS
+    waits = frames["waits"].set_index("name")
+    assert waits.loc["a request", "n"] == clinic.REQUESTS
     assert "order:" in set(frames["prefixes"]["prefix"])
     assert "get" in set(frames["commands"]["command"])
 

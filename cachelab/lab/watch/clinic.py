@@ -68,12 +68,11 @@ class Evidence:
         }
 
     def _waits(self) -> pd.DataFrame:
-        """Return a request's wait, and how much of it its commands ran in the server."""
-        waits = 1000 * np.array(self.view.get("waits") or [np.nan])
+        """Return how long a request waited, and how long its commands took in the server."""
+        waits = observe.percentiles({"a request": self.view.get("waits", [])})
         own = self.work["usec"].sum() / 1000 / self.view["requests"]
-        rows = [("a request's wait", len(waits), *np.percentile(waits, observe.PERCENTILES))]
-        rows.append(("its commands in the server, mean", len(waits), own, np.nan, np.nan))
-        return pd.DataFrame(rows, columns=["what", "n", "p50_ms", "p95_ms", "p99_ms"])
+        waits.loc[1] = ["its commands in the server, mean", len(self.work), own, np.nan, np.nan]
+        return waits
 
     @property
     def work(self) -> pd.DataFrame:

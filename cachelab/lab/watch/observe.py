@@ -6,7 +6,7 @@ could not learn, and why. No function sends KEYS, MONITOR, or a command that cha
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from cachelab import _check
+from cachelab.cache.stats import Stats
 from cachelab.clients.shards import is_cluster
 
 SAMPLE = 1000  # keys
@@ -83,15 +84,17 @@ def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, flo
     }
 
 
-def hit_rate(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> float | None:
-    """Return the share of reads between two INFO that found their key.
+def hit_rate(
+    before: Mapping[str, Any] | Stats | None, after: Mapping[str, Any] | Stats
+) -> float | None:
+    """Return the share of the reads between two looks that found what they wanted.
 
-    The server counts all clients and every command that looks a key up (GET, TTL, EXISTS, HGET of
-    a field that is absent is a hit): a cache's own ``stats.hit_rate`` is about the cache.
+    A server counts for all clients and every command that looks a key up: TTL and EXISTS too, and
+    HGET of an absent field as a hit. A cache counts its own reads: by prefix is by cache.
 
     Args:
-        before: What ``client.info("stats")`` or `values` returned first; None for the time since
-            the server started.
+        before: What ``client.info("stats")`` or `values` returned first, or ``cache.stats``; None
+            for all the time since the start.
         after: The same later.
 
     Returns:
@@ -103,9 +106,9 @@ def hit_rate(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> floa
     >>> hit_rate(None, {"keyspace_hits": 0, "keyspace_misses": 0}) is None
     True
     """
-    grown = change(before or {}, after)
-    hits, misses = (grown.get(f"keyspace_{what}", 0) for what in ("hits", "misses"))
-    return hits / (hits + misses) if hits + misses else None
+    grown = change(_reads(before) if before is not None else {}, _reads(after))
+    reads = sum(grown.values())
+    return grown["hits"] / reads if reads else None
 
 
 def commands(client: redis.Redis) -> pd.DataFrame:
@@ -175,13 +178,13 @@ def slow(client: redis.Redis, count: int = 16) -> pd.DataFrame:
         used += 1
         try:
             found = _sent(client, "COMMANDLOG GET", count, kind, NEVER_DECODE=True)
-        except NoPermissionError:
-            raise
-        except ResponseError:  # no such command
+        except ResponseError as error:
+            refused = isinstance(error, NoPermissionError)
+            whose = "this user may not ask" if refused else "this server has no"
+            why = f"{whose} COMMANDLOG: what was large is not shown"
             found = _sent(client, "SLOWLOG", "GET", count, NEVER_DECODE=True)
-            why = "this server has no COMMANDLOG: what was large is not kept"
             used += 1
-        rows += [_entry(kind, unit, one) for one in _lists(found)]
+        rows += [_entry(kind, unit, one) for one in found]
         if why:
             break
     return _frame(rows, SLOW, used, why)
@@ -215,7 +218,7 @@ def events(client: redis.Redis) -> pd.DataFrame:
     Returns:
         The tidy frame (event, at, latest_ms, max_ms). One command.
     """
-    found = _lists(_sent(client, "LATENCY LATEST"))
+    found = _sent(client, "LATENCY LATEST")
     rows = [(str(event), _when(at), int(last), int(most)) for event, at, last, most, *_ in found]
     why = "" if rows else "none, or latency-monitor-threshold is 0: then the server keeps none"
     return _frame(rows, ["event", "at", "latest_ms", "max_ms"], 1, why)
@@ -403,6 +406,25 @@ def sampled(
     return frame
 
 
+def percentiles(waits: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """Return how long calls took, from what was noted of each.
+
+    Args:
+        waits: {name: seconds, one a call}.
+
+    Returns:
+        The tidy frame (name, n, p50_ms, p95_ms, p99_ms).
+
+    >>> percentiles({"get": [0.001, 0.002, 0.009]})["p50_ms"].tolist()
+    [2.0]
+    """
+    rows = [
+        (name, len(ones), *np.percentile(1000 * np.array(ones or [np.nan]), PERCENTILES))
+        for name, ones in waits.items()
+    ]
+    return _frame(rows, ["name", "n", *(f"p{one}_ms" for one in PERCENTILES)], 0)
+
+
 def beside(
     client: redis.Redis, call: Callable[[], object], command: str, times: int = 1000
 ) -> pd.DataFrame:
@@ -476,6 +498,12 @@ def _value(text: str) -> Any:
     return text
 
 
+def _reads(told: Mapping[str, Any] | Stats) -> dict[str, Any]:
+    if isinstance(told, Stats):
+        return {"hits": told.hits, "misses": told.misses}
+    return {what: told.get(f"keyspace_{what}", 0) for what in ("hits", "misses")}
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
@@ -484,10 +512,6 @@ def _pairs(found: Any) -> dict[Any, Any]:
     if isinstance(found, dict):
         return found
     return dict(zip(found[::2], found[1::2], strict=True))
-
-
-def _lists(found: Any) -> list[Any]:
-    return list(found or [])
 
 
 def _when(at: Any) -> pd.Timestamp:
