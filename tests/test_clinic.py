@@ -111,6 +111,7 @@ def test_the_frames_show_what_the_program_and_the_server_saw(one):
     assert list(frames) == ["waits", "commands", "big", "hot", "prefixes"]
     waits = frames["waits"].set_index("name")
     assert waits.loc["a request", "n"] == clinic.REQUESTS
+    assert 0 < waits.loc["a request", "server_ms"] < waits.loc["a request", "p50_ms"]
     assert "order:" in set(frames["prefixes"]["prefix"])
     assert "get" in set(frames["commands"]["command"])
 
@@ -124,10 +125,18 @@ def test_a_patient_works_in_the_background_while_others_look(one):
 
 def test_a_patient_leaves_neither_program_nor_server():
     with clinic.patient(10) as patient:
-        client, program = patient.client, patient._program
+        port = patient.client.connection_pool.connection_kwargs["port"]
+        program = patient._program
     assert program.returncode is not None
     with pytest.raises(cl.RedisUnavailable):
-        cl.connect(f"redis://127.0.0.1:{client.connection_pool.connection_kwargs['port']}")
+        cl.connect(f"redis://127.0.0.1:{port}")
+
+
+def test_a_patient_whose_program_died_can_be_started_anew(one):
+    one._program.kill()
+    with pytest.raises(RuntimeError, match="patient 6 has ended: start"):
+        one.observe()
+    assert "refused" in clinic.odd(one.start().observe())
 
 
 def program(client, key):
@@ -168,8 +177,10 @@ def test_the_questions_can_be_asked_of_a_program_that_nobody_has_seen(client, ke
         (lambda: clinic.hint(clinic.patient(1), 4), "step must be at most 3"),
         (lambda: clinic.diagnose(clinic.patient(1), "a cold", None), "cause must be one of None, "),
         (lambda: clinic.patient(1).cure("tea"), "name must be one of 'await"),
+        (lambda: clinic.patient(1).questions(), r"patient 1 is not here: call start\(\)"),
+        (lambda: clinic.patient(1).serve(), "patient 1 is not here"),
     ],
 )
 def test_what_is_no_number_or_name_of_the_clinic_is_refused(call, said):
-    with pytest.raises((TypeError, ValueError), match=said):
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=said):
         call()

@@ -12,11 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 import redis
 
@@ -30,9 +29,7 @@ REQUESTS = 400
 SAMPLE = 3000  # keys
 SLOW_USEC = 500  # from which on a patient's server notes a command
 PATIENCE = 10.0  # seconds for a call: the clinic's machine may be busy
-OURS = frozenset(
-    {"auth", "command", "hello", "info", "ping", "quit", "select"}
-)  # no program's work
+OURS = ("auth", "command", "hello", "info", "ping", "quit", "select")  # no program's work
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,9 @@ class Evidence:
         }
 
     def _waits(self) -> pd.DataFrame:
-        """Return how long a request waited, and how long its commands took in the server."""
+        """Return how long a request waited; server_ms: that its commands ran, on average."""
         waits = observe.percentiles({"a request": self.view.get("waits", [])})
-        own = self.work["usec"].sum() / 1000 / self.view["requests"]
-        waits.loc[1] = ["its commands in the server, mean", len(self.work), own, np.nan, np.nan]
-        return waits
+        return waits.assign(server_ms=self.work["usec"].sum() / 1000 / self.view["requests"])
 
     @property
     def work(self) -> pd.DataFrame:
@@ -93,10 +88,6 @@ class Evidence:
         """How many commands were to store an entry."""
         stores = self.work["command"].str.contains("^(?:set|setex|psetex|mset|hset|getset)$")
         return float(self.work.loc[stores, ["calls", "rejected"]].to_numpy().sum())
-
-    def each(self, name: str) -> float:
-        """Return how much a number of INFO grew for each request."""
-        return self.grown[name] / self.view["requests"]
 
 
 Answer = tuple[float | None, str]  # the number, None where there is none, and what to know of it
@@ -411,8 +402,8 @@ CASES = {
         "a value that is too big",
     ),
     8: Case(
-        "We tried allkeys-lru for half a second before we chose it. It throws away products that "
-        "every second visitor asks for, as often as what nobody asks for again.",
+        "Our test of allkeys-lru found that it throws away products that are asked for again and "
+        "again, as often as what nobody asks for twice.",
         _HURRIED,
         "a test that is over before LRU's clock ticks",
     ),
@@ -449,7 +440,9 @@ EXAM = range(11, 14)
 
 
 class Patient:
-    """A program with a broken set-up, on a server of its own, for the length of a block.
+    """A program with a broken set-up, on a server of its own, until ``stop()`` or the block's end.
+
+    It ends with the process that started it, however that ends.
 
     Args:
         number: Of the case, 1 to 13; the last three are for an exam.
@@ -459,36 +452,55 @@ class Patient:
         self.number = number
         self.symptom = CASES[number].symptom
         self._case = CASES[number]
+        self._setup = self._case.setup
         self._lock = threading.Lock()
-        self._evidence: Evidence | None = None
+        self._program: subprocess.Popen[str] | None = None
         self._server: Server | None = None
+        self._client: redis.Redis | None = None
+        self._evidence: Evidence | None = None
         self._sick: Evidence | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Start program and server anew, as ill as at first, and return the patient."""
+        self.stop()
         self._program = subprocess.Popen(
             [sys.executable, "-m", "cachelab.lab.watch.patients"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # it may complain of a coroutine
             text=True,
+            start_new_session=True,  # the Interrupt button ends a cell, not the patient
         )
         try:
-            self._start(self._case.setup)
+            self._begin(self._case.setup)
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
         return self
 
+    def stop(self) -> None:
+        """End program and server."""
+        if self._program is not None:
+            program, self._program = self._program, None
+            _end(program)
+        self._end_server()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(self, *error: object) -> None:
-        self._program.kill()
-        self._program.wait()
-        for pipe in (self._program.stdin, self._program.stdout):
-            if pipe:
-                pipe.close()
-        self._end()
+        self.stop()
 
     def __repr__(self) -> str:
         return f"<Patient {self.number}: {self.symptom}>"
+
+    @property
+    def client(self) -> redis.Redis:
+        """A client of the patient's server."""
+        if self._client is None:
+            how = "call start(), or use it in a with statement"
+            raise RuntimeError(f"patient {self.number} is not here: {how}")
+        return self._client
 
     def serve(self, requests: int = REQUESTS) -> dict[str, Any]:
         """Let the program serve so many requests, and return what it saw of it."""
@@ -528,7 +540,7 @@ class Patient:
         return self.evidence.frames()
 
     def questions(self) -> pd.DataFrame:
-        """Return the answers of the last observation to all the questions, as `questions` does."""
+        """Return the answers to all questions, of the last observation: since a cure, of that."""
         return questions(self.evidence)
 
     def cure(self, name: str) -> pd.DataFrame:
@@ -542,7 +554,7 @@ class Patient:
         """
         _check.choice("name", name, tuple(CURES))
         before = questions(self._broken())
-        self._start(CURES[name](self._case.setup))
+        self._begin(CURES[name](self._case.setup))
         after = questions(self.observe())
         frame = before[["question", "usual"]].copy()
         frame["before"], frame["after"] = before["number"], after["number"]
@@ -554,36 +566,55 @@ class Patient:
             self._sick = self.evidence
         return self._sick
 
-    def _start(self, setup: Setup) -> None:
-        """Start the set-up on a server of its own, in place of the one before."""
-        self._end()
+    def _begin(self, setup: Setup) -> None:
+        """Start a set-up on a server of its own, in place of the one before."""
+        self._end_server()
         self._setup = setup
         self._server = Server(
             maxmemory_policy=setup.policy, slowlog_log_slower_than=SLOW_USEC
         ).start()
-        self.client: redis.Redis = connect(self._server.url, timeout=PATIENCE)
+        self._client = connect(self._server.url, timeout=PATIENCE)
         with self._lock:
             self._order(json.dumps(asdict(setup) | {"url": str.__str__(self._server.url)}))
 
-    def _end(self) -> None:
-        """End the server, and forget what was observed."""
+    def _end_server(self) -> None:
+        if self._client is not None:
+            self._client.connection_pool.disconnect()
         if self._server is not None:
-            self.client.connection_pool.disconnect()
             self._server.stop()
-        self._server = self._evidence = None
+        self._client = self._server = self._evidence = None
 
     def _order(self, line: str) -> dict[str, Any]:
-        assert self._program.stdin and self._program.stdout
-        self._program.stdin.write(line + "\n")
-        self._program.stdin.flush()
-        if not (said := self._program.stdout.readline()):
-            raise RuntimeError(f"the program of patient {self.number} has ended")
+        """Send an order, and return the answer; who is interrupted meanwhile ends the program."""
+        assert self.client is not None  # it says so where there is none
+        program = self._program
+        assert program and program.stdin and program.stdout
+        try:
+            program.stdin.write(line + "\n")
+            program.stdin.flush()
+            said = program.stdout.readline()
+        except BrokenPipeError:
+            said = ""
+        except BaseException:
+            program.kill()
+            raise
+        if not said:
+            raise RuntimeError(f"the program of patient {self.number} has ended: start() it anew")
         told: dict[str, Any] = json.loads(said)
         return told
 
 
+def _end(program: "subprocess.Popen[str]") -> None:
+    program.kill()
+    program.wait()
+    for pipe in (program.stdin, program.stdout):
+        with suppress(BrokenPipeError):  # what was to be sent
+            if pipe:
+                pipe.close()
+
+
 def patient(number: int) -> Patient:
-    """Return one of the patients; its program and server run inside a ``with`` block.
+    """Return one of the patients; its program and server run inside a block, or from start() on.
 
     Args:
         number: 1 to 10; 11 to 13 are for an exam.
@@ -659,10 +690,12 @@ def hint(patient: Patient, step: int) -> str:
 def diagnose(
     patient: Patient, cause: str | None, cure: str | None
 ) -> dict[str, Callable[[], bool]]:
-    """Return {sentence: callable} as `exercise.check` takes them; the cure is really tried.
+    """Return {sentence: callable} as `exercise.check` takes them, with a ``limit`` of 60 seconds.
+
+    The cure is really tried: on a program and a server that start anew.
 
     Args:
-        patient: Who is ill, within its block.
+        patient: Who is ill, and has been started.
         cause: One of CAUSES, None as long as nobody knows.
         cure: One of CURES, or None.
 
