@@ -41,6 +41,7 @@ class Watched:
 
     Attributes:
         server: The `Server`, a cache of 32 MB that evicts nothing.
+        binary: Its program.
         faults: What is broken now, by name.
     """
 
@@ -48,6 +49,7 @@ class Watched:
         self.server = cl.Server(
             binary=binary, maxmemory=MAXMEMORY, maxmemory_policy="noeviction", hz=100
         )
+        self.binary = binary
         self.faults: list[str] = []
         self._application: subprocess.Popen[str] | None = None
         self._port = 0
@@ -60,6 +62,7 @@ class Watched:
     def start(self) -> Self:
         """Start all of it, wait until it is there and has a past to compare with; return it."""
         if self._application is None:
+            self.check()
             try:
                 self.server.start()
                 self._application = subprocess.Popen(
@@ -75,6 +78,9 @@ class Watched:
                 self.stop()
                 raise
         return self
+
+    def check(self) -> None:
+        """Raise unless all programs are here."""
 
     def stop(self) -> None:
         """End all of it."""
@@ -181,6 +187,14 @@ class Chain(Watched):
     def url(self) -> str:
         """Where Prometheus answers."""
         return f"http://127.0.0.1:{self._ports['prometheus']}"
+
+    def check(self) -> None:
+        """Raise a ServerError that names Debian's package unless all programs are here."""
+        for program, package in PACKAGES.items():
+            if shutil.which(program) is None:
+                raise ServerError(
+                    f"There is no program {program!r} here: run `apt-get install {package}`."
+                )
 
     def query(self, expr: str) -> pd.DataFrame:
         """Return what Prometheus says to an expression now: (time, metric, labels, value).
@@ -291,16 +305,10 @@ class Chain(Watched):
         self, name: str, path: str, command: list[str], files: Callable[[], Mapping[str, str]]
     ) -> None:
         """Start a program on a free port, and wait until it answers there."""
-        program = shutil.which(command[0])
-        if program is None:
-            package = PACKAGES[command[0]]
-            raise ServerError(
-                f"There is no program {command[0]!r} here: run `apt-get install {package}`."
-            )
         for _ in range(PORTS_TRIED):
             port = self._ports[name] = _free_port()
-            words = [word.format(port=port) for word in command[1:]]
-            process = GuardedProcess([program, *words])
+            words = [word.format(port=port) for word in command]
+            process = GuardedProcess(words)
             self._processes.append(process)
             for file, text in files().items():
                 process.write(file, [text])
