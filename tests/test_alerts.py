@@ -10,13 +10,14 @@ import subprocess
 
 import pandas as pd
 import pytest
+import test_rules
 import yaml
 
 from cachelab.errors import ServerError
 from cachelab.lab.watch import chain as chain_of
 from cachelab.lab.watch.chain import FAULTS, Chain
 from cachelab.lab.watch.dashboard import queries
-from cachelab.lab.watch.evaluate import COLUMNS, firing, labels_of, text_of
+from cachelab.lab.watch.evaluate import COLUMNS, firing, holding, labels_of, text_of
 from cachelab.lab.watch.rules import FOR, as_yaml, copied, rules
 
 further = pytest.mark.further
@@ -308,13 +309,13 @@ class Simulated:
         return pd.DataFrame(self.rows, columns=COLUMNS)
 
 
-def as_input(df: pd.DataFrame) -> list[dict]:
+def as_input(df: pd.DataFrame, scrape: float = SCRAPE) -> list[dict]:
     """The samples of a frame in the notation of promtool."""
-    last = round(df["time"].max() / SCRAPE)
+    last = round(df["time"].max() / scrape)
     found = []
     for (metric, labels), group in df.groupby(["metric", "labels"]):
-        told = dict(zip((group["time"] / SCRAPE).round().astype(int), group["value"], strict=True))
-        values = [told.get(scrape) for scrape in range(last + 1)]
+        told = dict(zip((group["time"] / scrape).round().astype(int), group["value"], strict=True))
+        values = [told.get(at) for at in range(last + 1)]
         words = ["_" if v is None else "stale" if math.isnan(v) else repr(v) for v in values]
         found.append({"series": f"{metric}{{{labels}}}", "values": " ".join(words)})
     return found
@@ -348,6 +349,28 @@ def test_rules_evaluated_here_fire_exactly_when_promtool_says_so(tmp_path, ours)
     assert promtool(tmp_path, tested, as_input(df), missed) != ""  # it would be seen
     never = {"RedisOutOfSystemMemory", "RedisDisconnectedSlaves"}  # no such series here
     assert set(intervals["alert"]) == {rule.alert for rule in tested} - never
+
+
+@further
+@needs_promtool
+def test_every_expression_that_is_tried_here_means_the_same_to_promtool(tmp_path):
+    tests = []
+    for expr in test_rules.MEANS:
+        said = holding(expr, test_rules.COUNTS, 7)
+        samples = [
+            {"labels": f"{metric}{{{labels}}}", "value": value}
+            for metric, labels, value in said.itertuples(index=False, name=None)
+        ]
+        tests.append({"expr": expr, "eval_time": "7s", "exp_samples": samples})
+    data = as_input(test_rules.COUNTS, scrape=1)
+    told = {"interval": "1s", "input_series": data, "promql_expr_test": tests}
+    (tmp_path / "test.yml").write_text(
+        yaml.safe_dump({"evaluation_interval": "1s", "tests": [told]})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 DAY = 24 * 3600
@@ -482,7 +505,7 @@ def test_a_minute_of_health_fires_none(chain):
 @needs_chain
 @on_valkey
 def test_every_query_of_the_dashboard_has_an_answer(chain):
-    empty = {panel: expr for panel, expr in queries("5s") if not len(chain.query(expr))}
+    empty = {panel: expr for panel, expr in queries(window="5s") if not len(chain.query(expr))}
     assert empty == {}
     assert not len(chain.query("cachelab_no_such_metric"))  # the control
 

@@ -136,7 +136,7 @@ def firing(
 def holding(expr: str, df: pd.DataFrame, time: float) -> pd.DataFrame:
     """Return what an expression says at a time, as the frame (metric, labels, value)."""
     rows = []
-    for labels, value in as_vector(parsed(expr)(Series(df), time)).items():
+    for labels, value in as_vector(parsed(expr)(Series(df), float(time))).items():
         rows.append((dict(labels).get("__name__", ""), text_of(_without_name(labels)), value))
     return pd.DataFrame(rows, columns=COLUMNS[1:])
 
@@ -399,9 +399,9 @@ def _binary(sign: str, key: Callable[[Labels], Labels] | None, left: Node, right
         if isinstance(one, float) and isinstance(other, float):
             return _combined(sign, one, other, scalar=True)
         if isinstance(other, float):
-            return _each(sign, one, lambda value: (value, other), lambda value: value)
+            return _each(sign, one, lambda value: (value, other))
         if isinstance(one, float):
-            return _each(sign, other, lambda value: (one, value), lambda value: value)
+            return _each(sign, other, lambda value: (one, value))
         return _matched(sign, key, one, other)
 
     return both
@@ -438,19 +438,15 @@ def _unique(items: Iterable[tuple[Labels, float]]) -> Vector:
     return vector
 
 
-def _each(
-    sign: str,
-    vector: Vector,
-    operands: Callable[[float], tuple[float, float]],
-    kept: Callable[[float], float],
-) -> Vector:
-    """Combine each value with a number; a comparison keeps the value of the vector."""
+def _each(sign: str, vector: Vector, pair: Callable[[float], tuple[float, float]]) -> Vector:
+    """Combine each value with a number; a comparison keeps the value, and the metric's name."""
     found = {}
     for labels, value in vector.items():
-        result = _combined(sign, *operands(value))
-        if result is not None:
-            name = labels if sign in COMPARE else _without_name(labels)
-            found[name] = kept(value) if sign in COMPARE else result
+        result = _combined(sign, *pair(value))
+        if result is not None and sign in COMPARE:
+            found[labels] = value
+        elif result is not None:
+            found[_without_name(labels)] = result
     return found
 
 
