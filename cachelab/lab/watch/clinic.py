@@ -262,7 +262,7 @@ QUESTIONS = {
     ),
     "replaced": Question(
         "How often is all that is cached replaced while LRU's clock ticks once, in a second?",
-        "up to 0.2",
+        "up to 0.3",
         _replaced,
         lambda number: number > 0.5,
         "keys(p.client)['idle']: how many different ages can the policy see?",
