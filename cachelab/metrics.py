@@ -18,7 +18,6 @@ multiprocess mode of prometheus_client is not for collectors such as this one.
 """
 
 import asyncio
-import contextlib
 import threading
 import weakref
 from bisect import bisect_left
@@ -29,12 +28,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 import redis.asyncio
+from redis._parsers.helpers import parse_info
 
 from cachelab import _check, _locks
 from cachelab._extras import need
 from cachelab.cache import AsyncCacheAside, CacheAside
 from cachelab.cache.aside import Load
-from cachelab.cache.stats import Tally
+from cachelab.cache.stats import Tally, log
 from cachelab.clients import check_client, deadlines, is_ours, shards
 from cachelab.writes.ahead import AsyncRefreshAhead, RefreshAhead
 from cachelab.writes.behind import AsyncWriteBehind, WriteBehind
@@ -50,6 +50,7 @@ Labels = tuple[str, ...]
 Sample = tuple[str, Labels, Any]  # a family, the values of its labels, its value
 
 WAIT = 0.5  # seconds that a scrape waits for Redis, for all that it asks together
+ANSWER = 0.4  # of these, that a server has: what others said is read after that
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 # How a load ends, for each id: as `Load.ends` has it, in one word.
@@ -271,7 +272,7 @@ class _Source:
     def ask(self, what: Any) -> Any:
         """Ask Redis; called in a thread."""
 
-    def told(self, reply: Any) -> Iterator[Sample]:
+    def told(self, what: Any, reply: Any) -> Iterator[Sample]:
         """Yield what Redis has told: None if it has not, in time."""
         return iter(())
 
@@ -328,8 +329,8 @@ class _Stream(_Source):
             came = asyncio.run(_closed(came, stream.client))
         return came[0]
 
-    def told(self, reply: Any) -> Iterator[Sample]:
-        if isinstance(reply, list):
+    def told(self, what: Any, reply: Any) -> Iterator[Sample]:
+        if isinstance(reply, list) and list(map(type, reply)) == [int, int, int]:
             waiting, lag_ms, aside = reply
             yield "cachelab_writes_waiting", (self.name,), waiting
             yield "cachelab_writes_lag_seconds", (self.name,), max(0, lag_ms) / 1000
@@ -364,12 +365,22 @@ class _Server(_Source):
     def ask(self, what: Any) -> Any:
         if not shards.is_cluster(what):
             return {self.name: what.info()}
-        return {node.name: _info(node.redis_connection) for node in what.get_nodes()}
+        nodes = what.get_nodes()
+        told = self._silent(what)
+        came = shards.exchange(what, [(node, ("INFO",)) for node in nodes])  # all at once
+        for name, reply in zip(told, came, strict=True):
+            if isinstance(reply, bytes):
+                told[name] = parse_info(reply)  # type: ignore[no-untyped-call]
+        return told
 
-    def told(self, reply: Any) -> Iterator[Sample]:
-        for server, info in (reply or {self.name: None}).items():
+    def told(self, what: Any, reply: Any) -> Iterator[Sample]:
+        for server, info in (reply or self._silent(what)).items():
             yield "cachelab_server_up", (server,), info is not None
             yield from _of_info(server, info or {})
+
+    def _silent(self, what: Any) -> dict[str, Any]:
+        names = [node.name for node in what.get_nodes()] if shards.is_cluster(what) else []
+        return dict.fromkeys(names or [self.name])
 
 
 KINDS_OF: tuple[tuple[tuple[type, ...], type[_Source]], ...] = (
@@ -382,12 +393,31 @@ KINDS_OF: tuple[tuple[tuple[type, ...], type[_Source]], ...] = (
 )
 
 
+class _Asking:
+    """The thread that asks one Redis, and what it has been told."""
+
+    def __init__(self, sources: Mapping[_Source, Any], until: float):
+        self.replies: dict[_Source, Any] = {}
+        self.thread = threading.Thread(target=self._ask, args=(sources, until), daemon=True)
+        self.thread.start()
+
+    def _ask(self, sources: Mapping[_Source, Any], until: float) -> None:
+        deadlines.DEADLINE.until = until
+        for source, what in sources.items():
+            if monotonic() > until:
+                break
+            try:
+                self.replies[source] = source.ask(what)
+            except Exception as error:  # whoever listens there may talk nonsense
+                log.debug("%r has told a scrape nothing: %s", source.name, error)
+
+
 class _Collector:
     """What one registry asks at a scrape."""
 
     def __init__(self) -> None:
         self._sources: dict[tuple[str, str], _Source] = {}
-        self._asking: dict[int, threading.Thread] = {}
+        self._asking: dict[tuple[str, int], _Asking] = {}
         self._lock = _locks.lock()
 
     def add(self, what: Any, name: str) -> None:
@@ -430,38 +460,33 @@ class _Collector:
             here[source] = what
             _note(found, source.counts(what))
         replies = self._replies(here)
-        for source in here:
-            _note(found, source.told(replies.get(source)))
+        for source, what in here.items():
+            _note(found, source.told(what, replies.get(source)))
         return [family for family in _families(found).values() if family.samples]
 
     def _replies(self, sources: Mapping[_Source, Any]) -> dict[_Source, Any]:
-        """Ask Redis: each client in a thread of its own, all within `WAIT`."""
+        """Ask Redis: each client in a thread of its own, all within `WAIT`.
+
+        Where one is asked already, by another scrape or since a while ago, its answer counts here.
+        """
         until = monotonic() + WAIT
         replies: dict[_Source, Any] = {}
-        by_client: dict[int, dict[_Source, Any]] = {}
+        by_client: dict[tuple[str, int], dict[_Source, Any]] = {}
         for source, what in sources.items():
             if (client := source.client(what)) is not None:
-                by_client.setdefault(id(client), {})[source] = what
+                by_client.setdefault((source.kind, id(client)), {})[source] = what
+        asking = {}
         for number, asked in by_client.items():
-            if (last := self._asking.get(number)) is None or not last.is_alive():
-                self._asking[number] = threading.Thread(
-                    target=_ask_all, args=(asked, until, replies), daemon=True
-                )
-                self._asking[number].start()
-        for number, thread in self._asking.copy().items():
-            thread.join(max(0.0, until - monotonic()))
-            if not thread.is_alive():
+            under_way = self._asking.get(number)
+            if under_way is None or not under_way.thread.is_alive():
+                under_way = self._asking[number] = _Asking(asked, until - WAIT + ANSWER)
+            asking[number] = under_way
+        for number, one in asking.items():
+            one.thread.join(max(0.0, until - monotonic()))
+            replies |= one.replies.copy()
+            if not one.thread.is_alive():
                 self._asking.pop(number, None)
-        return replies.copy()
-
-
-def _ask_all(sources: Mapping[_Source, Any], until: float, replies: dict[_Source, Any]) -> None:
-    deadlines.DEADLINE.until = until
-    for source, what in sources.items():
-        if monotonic() > until:
-            break
-        with contextlib.suppress(redis.RedisError, OSError):
-            replies[source] = source.ask(what)
+        return replies
 
 
 def _stream_of(what: Any) -> Stream:
@@ -476,13 +501,6 @@ async def _closed(reply: Any, client: Any) -> Any:
     finally:
         pool = getattr(client, "connection_pool", None)
         await (pool.disconnect() if pool else client.aclose())
-
-
-def _info(client: Any) -> Any:
-    """Return a node's INFO, None where it does not answer."""
-    with contextlib.suppress(redis.RedisError, OSError):
-        return client.info() if client is not None else None
-    return None
 
 
 def _of_info(server: str, info: Mapping[str, Any]) -> Iterator[Sample]:

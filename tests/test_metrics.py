@@ -35,7 +35,6 @@ from cachelab.writes import (
     Worker,
     WriteBehind,
 )
-from cachelab.writes.stream import Stream
 
 COMMAND = [sys.executable, "-m", "cachelab"]
 Series = dict[tuple[str, ...], float]
@@ -241,6 +240,20 @@ def test_a_frozen_server_delays_a_scrape_by_a_bound_and_hides_no_count_of_the_pr
     assert seen["cachelab_reads_total", "users", "miss"] == 1
     assert seen["cachelab_writes_put_total", "acknowledged", "orders"] == 1
     assert ("cachelab_writes_waiting", "orders") not in seen
+
+
+def test_two_scrapes_at_once_see_the_same_server(registry, together):
+    def holds() -> bool:
+        server.freeze()
+        threading.Timer(metrics.WAIT / 5, server.thaw).start()
+        return [one["cachelab_server_up", "redis"] for one in together(2, scraped, registry)] == [
+            1,
+            1,
+        ]
+
+    with cl.Server() as server:
+        client = metrics.register(cl.connect(server.url, timeout=PATIENT), "redis", registry)
+        assert at_best(holds) and client
 
 
 def test_writes_wait_in_the_stream_until_a_worker_has_applied_them(client, registry, database):
@@ -570,4 +583,7 @@ def test_on_a_cluster_each_shard_has_a_breaker_and_each_node_its_numbers(registr
         for family in ("cachelab_breaker_open", "cachelab_server_up"):
             assert {key[-1] for key in seen if key[0] == family} == places
         assert seen["cachelab_writes_waiting", "orders"] == 1
-        assert Stream(client, "orders").client is client
+        lost, *others = sorted(places)
+        next(node for node in cluster.nodes if lost.endswith(f":{node.port}")).freeze()
+        seen = scraped(registry)
+        assert [seen["cachelab_server_up", place] for place in (lost, *others)] == [0, 1, 1]
