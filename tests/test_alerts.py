@@ -117,6 +117,11 @@ CASES = {
         [breaker(STILL), errors("TimeoutError", AGAIN)],
         {"job": "cachelab", "cache": "users"},
     ),
+    "RedisNotAnswering, says who has no exporter": (
+        [series("cachelab_server_up", APP | {"server": "main"}, "1x19 0x9 1x30")],
+        [series("cachelab_server_up", APP | {"server": "main"}, "1x19 0 1x39")],
+        APP | {"server": "main"},
+    ),
     "WrongPassword": (
         [errors("AuthenticationError", AGAIN)],
         [errors("ConnectionError", AGAIN), errors("AuthenticationError", STILL)],
@@ -131,6 +136,11 @@ CASES = {
         [redis("errors_total", AGAIN, err="OOM")],
         [redis("errors_total", AGAIN, err="WRONGTYPE")],
         REDIS,
+    ),
+    "WritesRefused, says who has no exporter": (
+        [series("cachelab_server_errors_total", APP | {"server": "main", "err": "OOM"}, AGAIN)],
+        [series("cachelab_server_errors_total", APP | {"server": "main", "err": "ERR"}, AGAIN)],
+        APP,
     ),
     "MemoryFull": (
         [
