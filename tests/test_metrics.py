@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ from cachelab.writes import (
     Worker,
     WriteBehind,
 )
+from cachelab.writes.stream import Stream
 
 COMMAND = [sys.executable, "-m", "cachelab"]
 Series = dict[tuple[str, ...], float]
@@ -98,17 +100,22 @@ def test_reads_and_loads_are_shown_by_outcome(client, registry):
     assert seen["cachelab_loads_running", "users"] == seen["cachelab_waits_total", "users"] == 0
 
 
-def lines_of(call: Callable[[], object]) -> list[tuple[str, int]]:
-    """Return each line of Python that a call executes."""
-    lines: list[tuple[str, int]] = []
+def tracer(lines: list[tuple[str, int]]) -> Callable:
+    """Return what sys.settrace takes and notes each line in a list."""
 
     def trace(frame, event, _):
         if event == "line":
             lines.append((frame.f_code.co_filename, frame.f_lineno))
         return trace
 
+    return trace
+
+
+def lines_of(call: Callable[[], object]) -> list[tuple[str, int]]:
+    """Return each line of Python that a call executes."""
+    lines: list[tuple[str, int]] = []
     before = sys.gettrace()
-    sys.settrace(trace)
+    sys.settrace(tracer(lines))
     try:
         call()
     finally:
@@ -128,6 +135,32 @@ def test_a_hit_executes_the_same_code_with_and_without_register(client, registry
     missed = len(lines_of(partial(users.get, "bob")))
     metrics.unregister(users, registry)
     assert len(lines_of(partial(users.get, "eve"))) < missed  # the control: a load tells more
+
+
+def test_an_awaited_hit_executes_the_same_code_too(aclient, registry, run_async):
+    async def load(id):
+        return id
+
+    async def traced(users) -> list[tuple[str, int]]:
+        lines: list[tuple[str, int]] = []
+        sys.settrace(tracer(lines))
+        try:
+            await users.get("ada")
+        finally:
+            sys.settrace(before)
+        return [one for one in lines if "cachelab/cache/" in one[0]]
+
+    before = sys.gettrace()
+
+    async def use():
+        users = cl.AsyncCacheAside(aclient, load, ttl=60)
+        await users.get("ada")
+        bare = await traced(users)
+        metrics.register(users, "users", registry)
+        return bare, await traced(users)
+
+    bare, shown = run_async(use())
+    assert bare == shown != []
 
 
 def test_a_load_is_measured_where_it_happens(client, registry):
@@ -240,6 +273,27 @@ def test_a_frozen_server_delays_a_scrape_by_a_bound_and_hides_no_count_of_the_pr
     assert seen["cachelab_reads_total", "users", "miss"] == 1
     assert seen["cachelab_writes_put_total", "acknowledged", "orders"] == 1
     assert ("cachelab_writes_waiting", "orders") not in seen
+
+
+class _Nonsense(socketserver.BaseRequestHandler):
+    def handle(self):
+        while self.request.recv(65536):
+            self.request.sendall(b"+OK\r\n")
+
+
+def test_a_port_that_talks_nonsense_hides_no_count_of_the_process(registry):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Nonsense) as port:
+        threading.Thread(target=port.serve_forever, daemon=True).start()
+        client = redis.Redis(port=port.server_address[1], protocol=2)
+        users = metrics.register(cl.CacheAside(client, load=str, ttl=60), "users", registry)
+        orders = metrics.register(Stream(client, "orders"), "orders", registry)
+        metrics.register(client, "redis", registry)
+        users.get("ada")
+        seen = scraped(registry)
+        client.close()
+        port.shutdown()
+    assert seen["cachelab_reads_total", "users", "miss"] == 1 and orders
+    assert not [key for key in seen if key[0].startswith("cachelab_writes")]
 
 
 def test_two_scrapes_at_once_see_the_same_server(registry, together):
