@@ -38,8 +38,8 @@ class Evidence:
 
     Attributes:
         view: What the program saw: requests, workers, calls (commands that it meant to send),
-            errors ({kind: count}), waits (seconds, one a request); what it does not know is
-            absent.
+            errors ({kind: count}), waits (seconds, one a request), loads; what it does not know
+            is absent.
         seconds: That the requests took.
         grown: {name: change} of INFO's numbers.
         now: {name: value} of INFO afterwards.
@@ -65,9 +65,17 @@ class Evidence:
         }
 
     def _waits(self) -> pd.DataFrame:
-        """Return how long a request waited; server_ms: that its commands ran, on average."""
+        """Return how long a request waited, and for each what it had loaded and executed.
+
+        loads: from the database; commands, server_ms: that they ran; all on average.
+        """
         waits = observe.percentiles({"a request": self.view.get("waits", [])})
-        return waits.assign(server_ms=self.work["usec"].sum() / 1000 / self.view["requests"])
+        served = self.view["requests"]
+        return waits.assign(
+            loads=self.view.get("loads", math.nan) / served,
+            commands=self.work["calls"].sum() / served,
+            server_ms=self.work["usec"].sum() / 1000 / served,
+        )
 
     @property
     def work(self) -> pd.DataFrame:
@@ -421,7 +429,7 @@ CASES = {
     # For the exam: none of the ten, and found by the same questions.
     11: Case(
         "The cache has been well for a year. Since the last release it is hardly ever of use.",
-        Setup(11, ttl=20, unit="ms"),
+        Setup(11, shelves=200, ttl=20, unit="ms"),
         "entries that expire too soon",
     ),
     12: Case(
@@ -628,7 +636,7 @@ def examine(client: redis.Redis, serve: Callable[[], Mapping[str, Any]]) -> Evid
     Args:
         client: Of the server; the commands and connections of all its clients count.
         serve: Serves some requests and returns what the program saw: requests, and where it knows
-            them workers, calls, errors, waits, as in `Evidence`.
+            them workers, calls, errors, waits, loads, as in `Evidence`.
     """
     before, was = observe.values(client), observe.commands(client)
     began = time.monotonic()

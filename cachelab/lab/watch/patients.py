@@ -171,7 +171,7 @@ class Program:
         setup = self.setup
         flag = () if setup.ttl is None else ({"s": "EX", "ms": "PX"}[setup.unit], setup.ttl)
         commands = (("SET", name, self._load(name), *flag) for name in names)
-        await asyncio.to_thread(self._send, client, commands)
+        self._send(client, commands)
 
     def _load(self, name: str) -> str:
         """Return what the database has."""
