@@ -448,6 +448,9 @@ def chain(request):
 
 
 on_valkey = pytest.mark.parametrize("chain", [None], ids=["valkey"], indirect=True)
+# Of the copied rules, what cries for minutes after any fault, and at each scrape that fails: it is
+# a missing master, too, that they see where a server is frozen.
+WOLVES = {"RedisLowHitRate", "RedisMissingMaster"}
 OF_THE_SERVER = ["killed", "frozen", "full", "scan"]  # what another server may take otherwise
 
 
@@ -496,9 +499,9 @@ def test_every_fault_fires_its_alert_in_time_and_no_other_and_clears(chain):
         print(f"{fault}: {took:.1f} s, {sorted(ours)}; copied: {sorted(theirs)}")
         assert took <= in_time, fault
         assert ours - told.also == {told.alert}, fault
-        if theirs - {"RedisLowHitRate"}:  # which cries for minutes after any of them
+        if theirs - WOLVES:
             noticed.add(fault)
-    assert noticed <= {"killed", "frozen", "full"}  # the control misses five of eight
+    assert noticed <= {"killed", "full"}  # the control: what people copy names no other
 
 
 @further
