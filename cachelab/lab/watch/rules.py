@@ -95,13 +95,13 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
     full = 'cachelab_errors_total{kind="OutOfMemoryError"}'
     refused = '{__name__=~"(redis|cachelab_server)_errors_total",err="OOM"}'
     lag = "cachelab_writes_lag_seconds"
-    at_once = FOR * scrape
+    wait = FOR * scrape
 
     return [
         Rule(
             "RedisDown",
             f"{last('redis_up')} == 0 or {failing('ConnectionError')}",
-            at_once,
+            wait,
             CRITICAL,
             "Nobody answers at the port of Redis, or the exporter is not let in.",
             "Is the process there, and at this address? Reads are served by the database "
@@ -111,7 +111,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
             "RedisNotAnswering",
             f'up{{job="redis"}} == 0 or {last("cachelab_server_up")} == 0'
             f" or {failing('TimeoutError')}",
-            at_once,
+            wait,
             CRITICAL,
             "Redis takes connections and gives no answer in time, or the exporter does.",
             "Look for what holds the server up: a stopped process, swap, a long command "
@@ -120,7 +120,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "WrongPassword",
             f"{rate(password)} > 0",
-            at_once,
+            wait,
             CRITICAL,
             "Redis refuses the user, the password or the rights of an application.",
             "Compare its URL with ACL LIST; ACL LOG names who was refused, and what.",
@@ -128,7 +128,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "WritesRefused",
             f"{rate(full)} > 0 or sum by (job, instance) (rate({refused}[{window}])) > 0",
-            at_once,
+            wait,
             CRITICAL,
             "Redis is full and refuses writes: nothing new is cached.",
             "Look for big keys and keys without a TTL; give it a policy that evicts, or more "
@@ -138,7 +138,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
             "MemoryFull",
             f"{last('redis_memory_used_bytes')} / ({last('redis_memory_max_bytes')} > 0) > {FULL}"
             ' and on (job, instance) redis_instance_info{maxmemory_policy="noeviction"}',
-            at_once,
+            wait,
             WARNING,
             "A server that evicts nothing is almost full: soon it will refuse writes.",
             "A cache wants allkeys-lru or allkeys-lfu, under which it may be full; other data "
@@ -147,7 +147,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "HitRateCollapsed",
             f"{share} < 0.5 * {usual} and {rate(stored)} > {FEW} and {then} >= 0",
-            at_once,
+            wait,
             WARNING,
             "Of the reads that Redis answered, not half as many as usual were hits.",
             "Who reads what nobody reads twice (a scan, a crawler, a job)? Did keys, prefix or "
@@ -156,7 +156,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "Stampede",
             f"{rate(waits)} > {FEW} and {rate(waits)} > {SHARE_WAITING} * {rate(miss)}",
-            at_once,
+            wait,
             WARNING,
             "Most of the reads that miss wait for another read's load of the same id.",
             "Find the hot key. Is it invalidated at every turn, or slow to load? Refresh it "
@@ -165,7 +165,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "SlowDatabase",
             f"{rate(quick)} < {1 - SHARE_SLOW} * {rate(loads)}",
-            at_once,
+            wait,
             WARNING,
             f"More than {SHARE_SLOW:.0%} of the loads take longer than {slow:g} s.",
             "Look at the database: locks, plans, connections. Does the cache shield it, or has "
@@ -175,7 +175,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
             "WriteBehindStuck",
             f"max by (job, writes) ({last(lag)}) > {scrape / 2:g}"
             f" and max by (job, writes) (delta({lag}[{window}])) > 0",
-            at_once,
+            wait,
             CRITICAL,
             "The oldest write that was put behind is not applied, and grows older.",
             "Do the workers live, and can they write to the database (locks, space)? "
@@ -184,7 +184,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         Rule(
             "TargetDown",
             'up{job!="redis"} == 0',
-            at_once,
+            wait,
             CRITICAL,
             "A target does not answer its scrapes.",
             "Is the process there? What it would tell of its cache is missing meanwhile.",
