@@ -63,7 +63,10 @@ OUTCOMES = {
     "unstored": "unstored",
 }
 # What is there from the first scrape on, so that the first failure of a kind is an increase.
-KINDS = ("AuthenticationError", "ConnectionError", "OutOfMemoryError", "TimeoutError")
+KINDS = (
+    *("AuthenticationError", "ConnectionError", "NoPermissionError", "OutOfMemoryError"),
+    *("ReadOnlyError", "TimeoutError"),
+)
 
 C, W, S = ("cache",), ("writes",), ("server",)
 # Of each family its type, its labels and its help; that of a counter ends in _total where it is
@@ -365,8 +368,10 @@ class _Server(_Source):
     def ask(self, what: Any) -> Any:
         if not shards.is_cluster(what):
             return {self.name: what.info()}
+        if not what.nodes_manager.slots_cache:  # nobody has used it: whom there is to ask?
+            shards.exchange(what, [(0, ("PING",))])
         nodes = what.get_nodes()
-        told = self._silent(what)
+        told: dict[str, Any] = {node.name: None for node in nodes}
         came = shards.exchange(what, [(node, ("INFO",)) for node in nodes])  # all at once
         for name, reply in zip(told, came, strict=True):
             if isinstance(reply, bytes):
