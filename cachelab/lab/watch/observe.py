@@ -4,6 +4,7 @@ Every frame says in ``attrs["commands"]`` how many commands it took, and in ``at
 could not learn, and why. No function sends KEYS, MONITOR, or a command that changes anything.
 """
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from cachelab.cache.stats import Stats
 from cachelab.clients.shards import is_cluster
 
 SAMPLE = 1000  # keys
+FIELDS = re.compile(r"[\w-]+=[^,]*(,[\w-]+=[^,]*)*")  # a line of INFO that holds several values
 STEP = 100  # keys that a SCAN looks at: some 30 microseconds of the server's time
 NESTED = 5  # elements of a list, hash or set that MEMORY USAGE weighs
 SHOWN = 40  # characters of an argument
@@ -34,6 +36,20 @@ KEYS = ["key", "type", "bytes", "ttl", "idle", "freq"]
 # What each log of a server with COMMANDLOG keeps; elsewhere there is SLOWLOG, the first of them.
 LOGS = {"slow": "usec", "large-request": "bytes", "large-reply": "bytes"}
 PRIVATE = frozenset({"acl", "auth", "config", "hello", "migrate", "replicaof", "sentinel"})
+SERIES = {  # what `sampled` shows of what grows, and where INFO has it
+    "commands": "total_commands_processed",
+    "hits": "keyspace_hits",
+    "misses": "keyspace_misses",
+    "evicted": "evicted_keys",
+    "expired": "expired_keys",
+    "connections": "total_connections_received",
+    "out": "total_net_output_bytes",
+}
+LEVELS = {"clients": "connected_clients", "used": "used_memory"}
+COLUMNS = [
+    "at", "commands", "hits", "misses", "hit_rate", "evicted", "expired", "connections", "clients",
+    "used", "out",
+]  # fmt: skip
 LFU_START = 5  # a new key's counter
 LFU_FACTOR = 10  # lfu-log-factor, where it is not said
 
@@ -54,9 +70,11 @@ def info(client: redis.Redis, *sections: str) -> pd.DataFrame:
     """
     rows = []
     for section, name, text in _lines(_sent(client, "INFO", *sections)):
-        parts = dict(part.split("=", 1) for part in text.split(",")) if "=" in text else {"": text}
-        for part, one in parts.items():
-            rows.append((section, f"{name}.{part}" if part else name, _value(one)))
+        if FIELDS.fullmatch(text):
+            fields = (field.split("=", 1) for field in text.split(","))
+            rows += [(section, f"{name}.{field}", _value(one)) for field, one in fields]
+        else:
+            rows.append((section, name, _value(text)))
     return _told(pd.DataFrame(rows, columns=["section", "name", "value"], dtype=object), 1)
 
 
@@ -570,22 +588,6 @@ def _escaped(prefix: str) -> str:
 
 def _steps(frame: pd.DataFrame) -> "pd.Series":
     return frame.set_index("usec")["calls"]
-
-
-SERIES = {  # what `sampled` shows of what grows, and where INFO has it
-    "commands": "total_commands_processed",
-    "hits": "keyspace_hits",
-    "misses": "keyspace_misses",
-    "evicted": "evicted_keys",
-    "expired": "expired_keys",
-    "connections": "total_connections_received",
-    "out": "total_net_output_bytes",
-}
-LEVELS = {"clients": "connected_clients", "used": "used_memory"}
-COLUMNS = [
-    "at", "commands", "hits", "misses", "hit_rate", "evicted", "expired", "connections", "clients",
-    "used", "out",
-]  # fmt: skip
 
 
 def _look(
