@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 import cachelab as cl
 from cachelab import metrics
 from cachelab.cli.commands import main
+from cachelab.lab import timing
 from cachelab.writes import (
     AsyncRefreshAhead,
     AsyncWriteBehind,
@@ -100,26 +101,29 @@ def test_reads_and_loads_are_shown_by_outcome(client, registry):
     assert seen["cachelab_loads_running", "users"] == seen["cachelab_waits_total", "users"] == 0
 
 
-def tracer(lines: list[tuple[str, int]]) -> Callable:
-    """Return what sys.settrace takes and notes each line in a list."""
+@contextmanager
+def traced() -> Iterator[list[tuple[str, int]]]:
+    """Yield a list of each line of Python that is executed inside, but for the collector's."""
+    lines: list[tuple[str, int]] = []
 
     def trace(frame, event, _):
         if event == "line":
             lines.append((frame.f_code.co_filename, frame.f_lineno))
         return trace
 
-    return trace
+    before = sys.gettrace()
+    with timing.collector_off():
+        sys.settrace(trace)
+        try:
+            yield lines
+        finally:
+            sys.settrace(before)
 
 
 def lines_of(call: Callable[[], object]) -> list[tuple[str, int]]:
     """Return each line of Python that a call executes."""
-    lines: list[tuple[str, int]] = []
-    before = sys.gettrace()
-    sys.settrace(tracer(lines))
-    try:
+    with traced() as lines:
         call()
-    finally:
-        sys.settrace(before)
     return lines
 
 
@@ -141,23 +145,17 @@ def test_an_awaited_hit_executes_the_same_code_too(aclient, registry, run_async)
     async def load(id):
         return id
 
-    async def traced(users) -> list[tuple[str, int]]:
-        lines: list[tuple[str, int]] = []
-        sys.settrace(tracer(lines))
-        try:
+    async def lines_of_get(users) -> list[tuple[str, int]]:
+        with traced() as lines:
             await users.get("ada")
-        finally:
-            sys.settrace(before)
         return [one for one in lines if "cachelab/cache/" in one[0]]
-
-    before = sys.gettrace()
 
     async def use():
         users = cl.AsyncCacheAside(aclient, load, ttl=60)
         await users.get("ada")
-        bare = await traced(users)
+        bare = await lines_of_get(users)
         metrics.register(users, "users", registry)
-        return bare, await traced(users)
+        return bare, await lines_of_get(users)
 
     bare, shown = run_async(use())
     assert bare == shown != []
