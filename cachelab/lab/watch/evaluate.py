@@ -26,7 +26,6 @@ INTERVALS = ["alert", "labels", "since", "begin", "end"]
 Labels = tuple[tuple[str, str], ...]  # sorted by name; the metric's name is __name__
 Vector = dict[Labels, float]
 Samples = tuple[list[float], list[float]]  # times and values
-Value = float | Vector | dict[Labels, Samples]
 Node = Callable[["Series", float], Any]
 
 TOKEN = re.compile(
