@@ -43,6 +43,14 @@ def test_the_committed_rules_are_these():
     assert FILE.read_text(encoding="utf-8") == as_yaml(rules(), note=rules_of.NOTE)
 
 
+def test_the_committed_prometheus_scrapes_as_often_and_by_the_names_that_the_rules_count_on():
+    told = yaml.safe_load(FILE.with_name("prometheus.yml").read_text(encoding="utf-8"))
+    every = duration(rules_of.SCRAPE)
+    assert told["global"]["scrape_interval"] == told["global"]["evaluation_interval"] == every
+    assert {one["job_name"] for one in told["scrape_configs"]} >= {"cachelab", "redis"}
+    assert FILE.name in told["rule_files"]
+
+
 @pytest.mark.parametrize("made", [rules, copied])
 def test_every_rule_is_whole_and_has_a_name_of_its_own(made):
     known = made(15)
