@@ -3,8 +3,9 @@
 ``cachelab.lab.watch.chain`` runs it as a process of its own. It reads orders from standard input,
 one JSON object a line, answers each with a line, and ends when nobody holds that any more.
 
-Sixty users are read some fifty times a second, each is kept for twelve seconds, and a few of them
-are written; that is what health looks like here: about nine reads of ten are hits.
+Sixty users are read some fifty times a second and kept for two to twenty seconds, so that those
+who were loaded together are not all gone together; a few of them are written. That is what health
+looks like here: about nine reads of ten are hits.
 """
 
 import json
@@ -26,7 +27,7 @@ from cachelab.writes import WriteBehind
 from cachelab.writes.worker import Worker
 
 USERS = 60
-TTL = 12.0  # seconds
+TTL, JITTER = 20.0, 0.9  # seconds at most, and the share of them that is drawn
 READERS, PAUSE = 20, 0.4  # threads, and seconds between two reads of one
 WRITE_EVERY = 0.2  # seconds
 SCANNERS, SCANNED = 4, 20_000  # threads, and rows of the database that nobody else reads
@@ -82,7 +83,8 @@ class Application:
             raise ValueError(f"fault must be one that the application has, not {fault!r}")
 
     def _named(self, url: str) -> cl.CacheAside[str]:
-        cache = cl.CacheAside(cl.connect(url, check=False), self._load, ttl=TTL, prefix="watched:")
+        client = cl.connect(url, check=False)
+        cache = cl.CacheAside(client, self._load, ttl=TTL, jitter=JITTER, prefix="watched:")
         return metrics.register(cache, "users")
 
     def _load(self, id: str) -> str | None:
