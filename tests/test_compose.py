@@ -48,12 +48,13 @@ def broken_rules(compose: dict, example: str = EXAMPLE) -> set[str]:
             "a published port is bound to 127.0.0.1": all(
                 str(port).startswith("127.0.0.1:") for port in service.get("ports", [])
             ),
-            "an image is pinned to more than its major version": re.search(r":\d+\.\d+", image),
+            "an image is pinned to more than its major version": re.search(r":v?\d+\.\d+", image),
             "a service does not run as root": user.split(":")[0] not in ("", "0", "root"),
             "a service has a health check": service.get("healthcheck", {}).get("test"),
             "a secret is required from outside": all(
                 ("profiles" in service and name == "POSTGRES_PASSWORD" and value is None)
                 or re.fullmatch(r"\$\{\w+:\?[^}]+\}", str(value))
+                or (re.fullmatch(r"\$\{\w+:-\}", str(value)) and name in refused(service))
                 for name, value in settings.items()
                 if SECRET.search(name)
             ),
@@ -71,7 +72,7 @@ def broken_rules(compose: dict, example: str = EXAMPLE) -> set[str]:
             and service.get("read_only"),
         }  # fmt: skip
         broken |= {rule for rule, held in rules.items() if not held}
-    required = set(re.findall(r"\$\{(\w+):\?", yaml.safe_dump(compose, width=10_000)))
+    required = set(re.findall(r"(?<!\$)\$\{(\w+):\?", yaml.safe_dump(compose, width=10_000)))
     if not required <= set(re.findall(r"^(\w+)=$", example, re.M)):
         broken.add("the example names every required variable, without a value")
     if not compose["services"]["lab"]["environment"].get("JUPYTER_TOKEN"):
@@ -82,6 +83,12 @@ def broken_rules(compose: dict, example: str = EXAMPLE) -> set[str]:
 def asked(service: dict) -> set[str]:
     """Return the variables without which a service is not started."""
     return set(re.findall(r"\$\{(\w+):\?", str(service.get("environment"))))
+
+
+def refused(service: dict) -> set[str]:
+    """Return the variables without which a service of a profile ends as soon as it is started."""
+    started = str(service.get("entrypoint") or service.get("command"))
+    return set(re.findall(r": \"?\$\$\{(\w+):\?[^}]+\}\"? && exec", started))
 
 
 def setting(value: object, *path: str) -> Callable[[dict], None]:
@@ -154,6 +161,14 @@ def test_the_compose_file_breaks_no_rule():
             setting(
                 "${POSTGRES_PASSWORD:?}", "services", "postgres", "environment", "POSTGRES_PASSWORD"
             ),
+        ),
+        (
+            "a secret is required from outside",
+            setting(["/run.sh"], "services", "grafana", "entrypoint"),
+        ),
+        (
+            "a published port is bound to 127.0.0.1",
+            setting(["9090:9090"], "services", "prometheus", "ports"),
         ),
         (
             "no secret stands in a command line",
@@ -265,6 +280,71 @@ def test_what_is_amiss_in_the_image_is_mended_outside(monkeypatch, capsys):
     assert (
         f"#   {install_there}  " in TEXT and "#LAB_USER=" in EXAMPLE and "LAB_USER" in refused_there
     )
+
+
+@pytest.mark.parametrize("name", ["grafana", "commander"])
+def test_what_takes_a_password_of_its_own_does_not_start_without_one(name, tmp_path):
+    service = COMPOSE["services"][name]
+    [variable] = refused(service)
+    line = (service.get("entrypoint") or service["command"])[-1].replace("$$", "$")
+    (tmp_path / "node").write_text("#!/bin/sh\necho started\n")
+    (tmp_path / "node").chmod(0o755)
+    line = line.replace("/run.sh", "node")
+    for password, said in {"": "", "0123456789abcdef": "started\n"}.items():
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", variable: password}
+        done = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True)
+        assert (done.returncode == 0, done.stdout) == (bool(password), said)
+        assert password or "in .env" in done.stderr
+
+
+def test_what_is_mounted_from_the_repository_is_there_and_only_read():
+    mounts = [
+        mount.split(":")
+        for service in COMPOSE["services"].values()
+        for mount in service.get("volumes", [])
+        if mount.startswith("./")
+    ]
+    assert len(mounts) == 4
+    assert all((ROOT / source).is_dir() and how == "ro" for source, _, how in mounts)
+
+
+def test_grafana_finds_its_dashboard_and_prometheus():
+    services, place = COMPOSE["services"], ROOT / "monitoring/grafana"
+    source = yaml.safe_load((place / "provisioning/datasources/prometheus.yml").read_text())
+    [folder] = yaml.safe_load((place / "provisioning/dashboards/cachelab.yml").read_text())[
+        "providers"
+    ]
+    assert source["datasources"][0]["url"] == "http://prometheus:9090" and services["prometheus"]
+    mount = f"./monitoring/grafana/dashboards:{folder['options']['path']}:ro"
+    assert mount in services["grafana"]["volumes"]
+    assert (place / "dashboards/cachelab.json").exists()
+
+
+def test_prometheus_scrapes_and_alerts_services_that_there_are():
+    prometheus = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
+    said = re.findall(r"(\w+):\d+", json.dumps(prometheus))
+    assert set(said) == {"exporter", "alertmanager"} <= COMPOSE["services"].keys()
+    assert "targets/*.yml" in str(prometheus) and (ROOT / "monitoring/targets/lab.yml").exists()
+
+
+CHECKS = {
+    "prometheus.yml": ["promtool", "check", "config"],
+    "alertmanager.yml": ["amtool", "check-config"],
+}
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_configurations_of_the_monitoring_are_right_and_a_misspelt_one_is_not(name, tmp_path):
+    if not shutil.which(CHECKS[name][0]):
+        pytest.skip("needs Debian's packages prometheus and prometheus-alertmanager")
+    shutil.copytree(ROOT / "monitoring", tmp_path, dirs_exist_ok=True)
+    right = subprocess.run([*CHECKS[name], tmp_path / name], capture_output=True, text=True)
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace("receiver:", "reciever:").replace("rule_f", "ruel_f"))
+    wrong = subprocess.run([*CHECKS[name], tmp_path / name], capture_output=True, text=True)
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert wrong.returncode != 0
 
 
 @pytest.mark.further

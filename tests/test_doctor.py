@@ -10,7 +10,7 @@ import redis
 
 import cachelab as cl
 from cachelab.__main__ import main
-from cachelab.cli import doctor
+from cachelab.cli import checkup, doctor
 
 
 @pytest.fixture(autouse=True)
@@ -265,3 +265,185 @@ def test_the_table_fits_its_columns_and_the_exit_status_tells_whether_all_is_wel
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{dead_port()}")
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("To mend: server.\n")
+
+
+# A server that is in use
+
+LONG = "for i = 1, 3000000 do local x = i * i end"  # some 20 ms
+
+
+def odd() -> dict[str, str]:
+    return {part: row["detail"] for part, row in rows().items() if row["state"] == "odd"}
+
+
+@pytest.fixture
+def in_use(client):
+    """A cache that is well: its entries expire, it may evict, what is read is found."""
+    client.config_resetstat()
+    settings = ("maxmemory-policy", "slowlog-log-slower-than", "latency-monitor-threshold")
+    before = {name: client.config_get(name)[name] for name in settings}
+    client.config_set("maxmemory-policy", "allkeys-lfu")
+    client.config_set("slowlog-log-slower-than", -1)
+    client.slowlog_reset()
+    client.latency_reset()
+    for number in range(200):
+        client.set(f"k:{number}", "text", ex=60)
+    client.mget([f"k:{number}" for number in range(200)] * 10)
+    yield client
+    for name, value in before.items():
+        client.config_set(name, value)
+    client.config_set("maxmemory", "256mb")
+    client.slowlog_reset()
+    client.latency_reset()
+
+
+def test_of_a_cache_that_is_well_nothing_is_odd(in_use):
+    assert odd() == {}
+    assert rows()["hit rate"]["detail"].startswith("100% of 2,000 reads")
+
+
+def lets_entries_live(client):
+    client.mset({f"old:{number}": "x" for number in range(100)})
+
+
+def has_no_limit(client):
+    client.config_set("maxmemory", 0)
+
+
+def may_not_evict(client):
+    client.config_set("maxmemory-policy", "noeviction")
+
+
+def may_evict_nothing_that_is_there(client):
+    client.config_set("maxmemory-policy", "volatile-lru")
+    client.flushall()
+    client.set("old", "x")
+
+
+def is_full(client):
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 1000)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        client.set("k", "x")
+
+
+def finds_little(client):
+    client.mget([f"nowhere:{number}" for number in range(3000)])
+
+
+def looks_through_all_keys(client):
+    for _ in range(10):
+        client.keys("k:1*")
+
+
+def was_slow(client):
+    client.config_set("slowlog-log-slower-than", 1000)
+    client.eval(LONG, 1, "k:sekret")
+    client.config_set("slowlog-log-slower-than", -1)
+
+
+def was_held_up(client):
+    client.config_set("latency-monitor-threshold", 1)
+    client.eval(LONG, 0)
+    client.config_set("latency-monitor-threshold", 0)
+
+
+def keeps_a_big_value(client):
+    client.flushall()
+    client.set("k:big", "x" * 2**21, ex=60)
+
+
+def opens_a_connection_for_each_command(client):
+    kwargs = client.connection_pool.connection_kwargs
+    port, password = kwargs["port"], kwargs["password"]
+    for _ in range(1000):
+        with redis.Redis(port=port, password=password, driver_info=None) as fresh:
+            fresh.ping()
+
+
+FAULTS = {
+    lets_entries_live: {"expiry": "100 of 300 keys never expire"},
+    has_no_limit: {"limit": "no limit"},
+    may_not_evict: {"policy": "noeviction"},
+    may_evict_nothing_that_is_there: {"policy": "nothing may be evicted", "expiry": "1 of 1"},
+    is_full: {"limit": "soon it refuses", "policy": "noeviction", "errors": "OOM 1"},
+    finds_little: {"hit rate": "40% of 5,000 reads"},
+    looks_through_all_keys: {"commands": "keys 10 times"},
+    was_slow: {"slow": "the longest EVAL"},
+    was_held_up: {"stalls": "command took"},
+    keeps_a_big_value: {"big values": "'k:big'"},
+    opens_a_connection_for_each_command: {"connections": "one for"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_what_is_odd_is_told_with_what_mends_it(in_use, fault):
+    fault(in_use)
+    found = odd()
+    assert found.keys() == FAULTS[fault].keys()
+    assert all(word in found[part] for part, word in FAULTS[fault].items())
+    assert all(rows()[part]["mend"] for part in found) and "sekret" not in str(found)
+
+
+SEEN_IN_INFO = {
+    "rejected_connections": ({"rejected_connections": 3}, "connections", "3 turned away"),
+    "maxclients": ({"connected_clients": 90, "maxclients": 100}, "connections", "90 open of 100"),
+    "snapshot": ({"rdb_last_bgsave_status": "err"}, "persistence", "last snapshot failed"),
+    "fragmentation": (
+        {"mem_fragmentation_ratio": 3.0, "used_memory_rss": 2**30, "used_memory": 2**28},
+        "fragmentation",
+        "1,024 MB held for 256 MB",
+    ),
+    "swapped": ({"used_memory_rss": 2**20, "used_memory": 2**30}, "fragmentation", "swapped"),
+}
+
+
+@pytest.mark.parametrize(("told", "part", "said"), SEEN_IN_INFO.values(), ids=SEEN_IN_INFO)
+def test_what_a_server_tells_of_itself_is_odd_beyond_a_bound(in_use, told, part, said):
+    info = in_use.info()
+    states = {row[0]: row for row in checkup.checkup(in_use, info | told)}
+    before = {row[0]: row for row in checkup.checkup(in_use, info)}
+    assert before[part][1] == "ok" and states[part][1] == "odd" and said in states[part][2]
+
+
+def test_it_asks_little_and_changes_nothing(in_use):
+    lets_entries_live(in_use)
+    info = in_use.info()
+    before = in_use.info()
+    list(checkup.checkup(in_use, info))
+    after = in_use.info()
+    used = after["total_commands_processed"] - before["total_commands_processed"] - 1
+    assert 50 < used <= checkup.KEYS + 4
+    assert after["rdb_changes_since_last_save"] == before["rdb_changes_since_last_save"]
+    assert after["keyspace_hits"] == before["keyspace_hits"]
+
+
+def test_what_the_rights_do_not_allow_is_told_and_left_out(monkeypatch, in_use, server):
+    in_use.acl_setuser("eve", enabled=True, passwords=["+sekret"], commands=["+ping", "+info"])
+    monkeypatch.setenv("REDIS_URL", f"redis://eve:sekret@127.0.0.1:{server.port}/0")
+    found = rows()
+    refused = {part for part, row in found.items() if row["state"] == "refused"}
+    assert refused == {"slow", "stalls", "big values"}
+    assert "+slowlog|get" in found["slow"]["mend"] and "sekret" not in str(found)
+    assert found["hit rate"]["state"] == found["commands"]["state"] == "ok"
+    assert main(["doctor"]) == 0
+    in_use.acl_deluser("eve")
+
+
+def test_a_server_that_lacks_a_command_is_no_error(monkeypatch, in_use):
+    def lacks(link):
+        raise redis.ResponseError("unknown command 'LATENCY', with args beginning with: 'LATEST'")
+
+    monkeypatch.setattr(checkup, "stalls", lacks)
+    row = rows()["stalls"]
+    assert row["state"] == "refused" and "unknown command 'LATENCY'" in row["detail"]
+
+
+def test_a_server_of_its_own_is_not_looked_at(monkeypatch):
+    from cachelab.server import server
+
+    monkeypatch.delenv("REDIS_URL")
+    with server.Server() as own:
+        monkeypatch.setattr(server, "embedded", lambda: own)
+        assert not set(checkup.NAMES) & set(rows())
+        cl.connect(own.url).connection_pool.disconnect()

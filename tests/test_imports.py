@@ -24,7 +24,7 @@ FLOORS = {
         "clients",
         "cache seeder",
         "writes",
-        "apps",
+        "apps metrics",
         "__init__",
         "lab",
         "cli",
@@ -35,7 +35,7 @@ FLOORS = {
         "__init__ exercise",
         "measure hits notebooks",
         "draw contract",
-        "findings faults",
+        "findings faults watch",
         "overlay",
         "panels",
     ],
@@ -51,9 +51,10 @@ AGAINST = {  # imports against the table, each with the reason why it may stand
 OUTSIDE = {  # what a room imports from other projects, beside redis; only the bench does so at once
     "apps": "jinja2 sqlalchemy starlette uvicorn",
     "database": "sqlalchemy",
+    "metrics": "prometheus_client",
     "seeder": "tqdm",
     "writes": "sqlalchemy",
-    "cli": "jupyter_server nbformat packaging sqlalchemy tqdm",
+    "cli": "jupyter_server nbformat packaging prometheus_client sqlalchemy tqdm",
 }
 
 

@@ -395,7 +395,9 @@ def test_a_server_that_is_away_is_told_with_the_way_out_and_without_its_password
     assert "unset REDIS_URL" in errors and "sekret" not in errors
 
 
-@pytest.mark.parametrize("command", ["lab", "doctor", "serve", "ask", "seed", "worker", "charts"])
+@pytest.mark.parametrize(
+    "command", ["lab", "doctor", "serve", "ask", "seed", "worker", "metrics", "charts"]
+)
 def test_help_teaches_with_examples_and_the_environment_on_80_columns(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="^0$"):
@@ -408,7 +410,7 @@ def test_help_teaches_with_examples_and_the_environment_on_80_columns(command, c
 def test_without_a_command_the_help_names_them_all(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
-    commands = ["lab", "doctor", "serve", "ask", "seed", "worker", "demo", "charts", "teach"]
+    commands = "lab doctor serve ask seed worker demo metrics charts teach".split()
     assert re.findall(r"^    (\w+) ", told, re.M) == commands
 
 

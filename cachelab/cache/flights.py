@@ -115,6 +115,11 @@ class Flights:
         self._rooms: dict[int, Any] = {}
         self._lock = _locks.lock()
 
+    @property
+    def under_way(self) -> int:
+        """How many ids are being loaded, or wait for a lease or for room."""
+        return len(self._under_way)
+
     def join(self, ids: Iterable[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
         """Return the flights of ids that the caller has begun by this, and those of others."""
         mine: dict[str, Flight] = {}

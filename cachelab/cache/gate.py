@@ -378,6 +378,14 @@ class Gates:
         states = [gate.breaker.state for gate in self._gates.copy().values()]
         return "open" if "open" in states else "closed"
 
+    @property
+    def states(self) -> dict[str, str]:
+        """The state of each breaker by the address of its server, without credentials."""
+        gates = self._gates.copy()
+        if self.only:
+            gates[place_of(self._client)] = gates.pop("", self.only)
+        return {shard or "unknown": gate.breaker.state for shard, gate in gates.items()}
+
     def of(self, key: str) -> Gate:
         """Return the gate to the server that holds a key."""
         return self.only or self._gate(self._shard(key))
@@ -489,6 +497,14 @@ def server_of(client: Any, shard: str = "") -> tuple[Any, ...]:
         service = getattr(client.connection_pool, "service_name", None)  # behind Sentinel
         place = service, *(settings.get(name) for name in ("host", "port", "path", "db"))
     return *place, hash((settings.get("username"), settings.get("password")))
+
+
+def place_of(client: Any) -> str:
+    """Return where a client goes that is no cluster's: a service, a path, or host and port."""
+    settings = client.connection_pool.connection_kwargs
+    service = getattr(client.connection_pool, "service_name", None)
+    host, port = settings.get("host", "localhost"), settings.get("port", 6379)
+    return str(service or settings.get("path") or f"{host}:{port}")
 
 
 def breaker_of(server: tuple[Any, ...]) -> Breaker:

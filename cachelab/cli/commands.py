@@ -12,7 +12,7 @@ from importlib import metadata
 import cachelab as cl
 from cachelab._limits import raise_open_files
 from cachelab._streams import run_command, tell
-from cachelab.cli import charts, demo, doctor, lab, prompt, seed, serve, teach, worker
+from cachelab.cli import charts, demo, doctor, lab, metrics, prompt, seed, serve, teach, worker
 
 COMMANDS = {
     "lab": lab,
@@ -22,6 +22,7 @@ COMMANDS = {
     "seed": seed,
     "worker": worker,
     "demo": demo,
+    "metrics": metrics,
     "charts": charts,
     "teach": teach,
 }

@@ -20,6 +20,7 @@ import redis.connection
 import cachelab as cl
 from cachelab import clients
 from cachelab._extras import MODULES, MissingExtra, missing
+from cachelab.cli.checkup import NAMES, checkup
 from cachelab.clients.shards import is_cluster
 
 if TYPE_CHECKING:
@@ -29,13 +30,16 @@ HELP = """
 Show what works, what does not, and the command that mends it.
 
 Looks at Python, the packages, the server, what the lessons can do with it,
-and the database. Exit status 1 if a part that is needed does not work.
+and the database. Of a server that is in use, which the environment names, it
+says what is odd for a cache: it reads what the server has counted and looks at
+a hundred keys, and changes nothing. Exit status 1 if a part that is needed
+does not work.
 
 example:
   python -m cachelab doctor
 """
 ENVIRONMENT = ("redis", "database")
-OPTIONAL = frozenset({"client-side caching", "INFO", "lab", "lessons"})  # these stop nobody
+OPTIONAL = frozenset({"client-side caching", "INFO", "lab", "lessons", *NAMES})  # these stop nobody
 PINGS = 100
 LEAST = "7.0"  # of Redis: a lease is taken by SET with NX and GET, which older ones refuse
 
@@ -88,8 +92,8 @@ def checks() -> list[dict[str, str]]:
 
     Returns:
         A row for each part with the keys part, state, detail and mend. The state is "ok",
-        "missing", "old", "refused" or "away" (it does not answer), mend the command that helps,
-        or "".
+        "missing", "old", "refused", "odd" or "away" (it does not answer), mend the command that
+        helps, or "".
     """
     rows: list[Row] = []
     for look in (_packages, _server, _database):
@@ -221,6 +225,8 @@ def _server() -> Iterator[Row]:
         yield "client-side caching", "old", told, _COMPOSE
     else:
         yield "client-side caching", "ok", f"the server speaks Redis {speaks}", ""
+    if named:
+        yield from checkup(link, info)
     if shape:
         told = "written for one server: behind a slow link, asked for many keys at once"
         way = f"unset {' '.join(named)}  # the embedded server is used"

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+from contextlib import ExitStack
 
 import cachelab as cl
+from cachelab._extras import need
+from cachelab.cli.metrics import shown
 from cachelab.clients.client import variables
 from cachelab.errors import CachelabError
 
@@ -18,6 +21,7 @@ begun is ended before the worker ends.
 examples:
   python -m cachelab worker --database sqlite:////var/lib/app/users.db
   python -m cachelab worker --name orders --batch 500 --cache-prefix cache:
+  python -m cachelab worker --metrics-port 9122
 """
 ENVIRONMENT = ("redis", "database")
 
@@ -45,6 +49,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="take over from a worker that is silent for so long (default: %(default)g)",
     )
     option("--cache-prefix", metavar="P", help="tell the caches whose keys begin so")
+    option("--metrics-port", type=int, metavar="N", help="show Prometheus what it has done")
+    option("--metrics-host", default="127.0.0.1", help="and where (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     from cachelab.writes import Worker
 
     client = cl.connect(timeout=TIMEOUT)
-    with cl.UserDatabase(args.database, latency=0, connections=1) as database:
+    with (
+        cl.UserDatabase(args.database, latency=0, connections=1) as database,
+        ExitStack() as stack,
+    ):
         cache: cl.CacheAside[str] | None = None
         if args.cache_prefix is not None:
             cache = cl.CacheAside(client, load=database.get, ttl=3600, prefix=args.cache_prefix)
@@ -75,6 +84,16 @@ def run(args: argparse.Namespace) -> int:
             cache=cache,
         )
         print(f"{worker.consumer} brings the writes of {args.name!r} to {database.name}.")
+        if args.metrics_port is not None:
+            need("--metrics-port", "metrics")
+            from prometheus_client import CollectorRegistry
+
+            from cachelab import metrics
+
+            registry = CollectorRegistry()
+            metrics.register(worker, args.name, registry)
+            place = args.metrics_host, args.metrics_port
+            print(f"Its metrics are at {stack.enter_context(shown(*place, registry))}")
         done = worker.run()
     print(
         f"Ended: {done.applied:,} applied, {done.superseded:,} superseded, {done.repeated:,} had "

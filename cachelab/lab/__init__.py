@@ -14,6 +14,7 @@ ROOMS = {
     "measure": "timing link disk costs callers pages",
     "draw": "charts figures canvas layout roles units",
     "hits": "workload traces theory eviction replay policies",
+    "watch": "observe clinic rights rules drill",
     "faults": "applications outage stampede guards scaling kills writing",
     "panels": "widgets buttons display dashboard",
 }

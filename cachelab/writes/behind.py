@@ -263,6 +263,11 @@ class WriteBehind(Generic[V]):
         return int(producer.answer(self._send(READ, producer.stream.length)[0]))
 
     @property
+    def stream(self) -> Stream:
+        """Where its writes wait, for what watches them."""
+        return self._producer.stream
+
+    @property
     def stats(self) -> WriteStats:
         """The counts so far, as a `WriteStats` that does not change any more."""
         return self._producer.stats
@@ -356,6 +361,11 @@ class AsyncWriteBehind(Generic[V]):
         """Return how many messages the stream holds: not applied by every group, or not trimmed."""
         producer = self._producer
         return int(producer.answer((await self._send(READ, producer.stream.length))[0]))
+
+    @property
+    def stream(self) -> Stream:
+        """Where its writes wait, for what watches them."""
+        return self._producer.stream
 
     @property
     def stats(self) -> WriteStats:

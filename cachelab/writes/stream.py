@@ -169,6 +169,7 @@ class Stream:
         name: What the keys are called by; text without braces.
 
     Attributes:
+        client: The client.
         stream: The key of the stream itself.
         pending: Of the hash of what each id is to become: "message-id value".
         tries: Of the hash that counts failures of messages, by group.
@@ -179,7 +180,7 @@ class Stream:
         self.name = _check.identity("name", name)
         if "{" in name or "}" in name:
             raise ValueError(f"name must be without braces, which tell keys apart, not {name!r}")
-        self._client = client
+        self.client = client
         self._kept = str(round(1000 * (KEPT + 4 * min(patience(client), 60.0))))
         self.stream, self.pending, self.tries, self.aside = (
             f"{{{name}}}:{part}" for part in ("stream", "pending", "tries", "aside")
@@ -188,7 +189,7 @@ class Stream:
 
     def send(self, *commands: tuple[str, ...]) -> Any:
         """Reply to each command, undecoded, or the error that came instead: in one trip."""
-        return shards.send(self._client, [(self.stream, words) for words in commands])
+        return shards.send(self.client, [(self.stream, words) for words in commands])
 
     def put(self, id: str, text: str, limit: int) -> tuple[str, ...]:
         """Return the command that records a write; sent again it records nothing more."""
@@ -202,7 +203,7 @@ class Stream:
     def refused(self, error: Exception, then: str) -> RedisUnavailable:
         """Return what to raise for an error that Redis replied; then: what that means."""
         if isinstance(error, ReadOnlyError):  # demoted: the address may lead to another server now
-            drop_connections(self._client)
+            drop_connections(self.client)
         return RedisUnavailable(f"Redis refuses the stream {self.name!r}: {error}. {then}")
 
     def away(self, error: Exception, then: str) -> RedisUnavailable:

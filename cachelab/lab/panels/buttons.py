@@ -21,6 +21,7 @@ from cachelab.lab.draw import charts
 from cachelab.lab.faults import kills, outage
 from cachelab.lab.panels.display import LiveRegion, Picture
 from cachelab.lab.panels.stills import Panel
+from cachelab.lab.watch import live
 from cachelab.server.cluster import Cluster
 from cachelab.server.sentinel import Sentinel
 
@@ -155,6 +156,20 @@ def kill_the_worker(seconds: float = 120) -> ipywidgets.VBox:
     """
     writers = {name: partial(kills.Writers, form) for name, form in FORMS.items()}
     return _WorkerButtons(writers, _check.number("seconds", seconds, above=0)).box
+
+
+def watch_a_server(seconds: float = 120) -> ipywidgets.VBox:
+    """Return buttons that start a server in use, and put more on it, with its numbers beside.
+
+    A server of its own has readers who go on; "load", "scan" and "fill" begin more of it, and end
+    it when pressed again. The numbers are those of `observe.sampled`, anew each second, with the
+    chart of the last twenty. Nothing runs before "start"; "stop", or the end of the time, ends it.
+
+    Args:
+        seconds: How long it runs at most.
+    """
+    servers = {policy: partial(live.Live, policy) for policy in live.POLICIES}
+    return _WatchButtons(servers, _check.number("seconds", seconds, above=0)).box
 
 
 class _ServerButtons:
@@ -313,6 +328,50 @@ class _WorkerButtons(_ServerButtons):
         readers, worker = self.readers, "A worker works" if self.readers.works else "No worker"
         counts = f"{readers.acknowledged:,} acknowledged, {readers.refused:,} refused"
         return f"{worker}: {counts}, {readers.lost:,} lost."
+
+
+def _shares(df: pd.DataFrame) -> Axes:
+    """Draw what `live.Live.recent` has seen; the title says how it stands."""
+    now = df.groupby("number", sort=False)["share"].last()
+    return charts.timeline(
+        df,
+        "at",
+        "share",
+        "number",
+        title=", ".join(f"{name} {share:.0%}" for name, share in now.items()),
+        roles={"hit rate": "cache", "memory used": "threads"},
+        steps=True,
+        logy=False,
+        xlim=(-live.LAST, 0),
+        ylim=(0, 1.1),
+        xlabel="seconds ago",
+        ylabel="share",
+    )
+
+
+class _WatchButtons(_ServerButtons):
+    """Buttons that put more on a server, and its numbers each second."""
+
+    label = "policy"
+    names = ("start", *live.MORE, "stop")
+    chart = staticmethod(_shares)
+
+    def controls(self) -> list[ipywidgets.Widget]:
+        self.numbers = LiveRegion(quiet=True)
+        self.numbers.layout.min_height = "5em"
+        return [self.row(self.names), self.numbers]
+
+    def do(self, name: str) -> None:
+        self.readers.turn(name)
+
+    def state(self, name: str) -> str:
+        on = " and ".join(self.readers.on)
+        return f"The server is in use{f', with {on} on top' if on else ''}."
+
+    def show(self) -> None:
+        super().show()
+        if self.readers and (numbers := self.readers.numbers()):
+            self.numbers.value = _table([numbers])
 
 
 def _roles(server: Any) -> str:

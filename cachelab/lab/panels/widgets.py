@@ -26,9 +26,11 @@ from cachelab.lab.panels.buttons import (
     break_a_node,
     break_the_server,
     kill_the_worker,
+    watch_a_server,
 )
 from cachelab.lab.panels.display import OPTIONS, Picture
 from cachelab.lab.panels.stills import Panel
+from cachelab.lab.panels.visits import visit_a_patient
 
 __all__ = [
     "ask",
@@ -46,6 +48,8 @@ __all__ = [
     "panel",
     "stampede",
     "ttl_and_staleness",
+    "visit_a_patient",
+    "watch_a_server",
 ]
 
 

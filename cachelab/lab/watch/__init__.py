@@ -1,0 +1,1 @@
+"""Watching servers: what they say of themselves, alarms, set-ups to diagnose."""
