@@ -23,7 +23,7 @@ FLOORS = {
         "database server",
         "clients",
         "cache seeder",
-        "writes",
+        "writes smart",
         "apps",
         "__init__",
         "lab",
