@@ -1,0 +1,217 @@
+"""Rows: each claim of notebooks/claims.csv with what was measured of it, and its verdict."""
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from cachelab.errors import CachelabError
+from cachelab.lab import notebooks, scale
+from cachelab.lab.claims import batches, caching, clients, kept, loops  # noqa: F401 (their experiments)
+from cachelab.lab.claims.bench import TRIALS, Bench
+from cachelab.lab.claims.cases import ABSENT, VERDICTS, Case, Claimed, Verdict, judged
+from cachelab.lab.draw.figures import environment
+from cachelab.lab.draw.units import written
+
+FILE = notebooks.NOTEBOOKS / "claims.csv"
+COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
+HERE = "trial "  # begins a measure that is a short experiment, made as the rows are
+NUMBERS = {"×": 1.0, "%": 1.0, "s": 1.0, "": 1.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim on trial.
+
+    Args:
+        id, claim, kind, place, condition, quantity, unit, measure: As claims.csv has them; place is
+            "NN figure", "NN cell", or "" for a notebook that is not written yet.
+        claimed: The number that the claim says of the quantity; None if no number can be had.
+        cases: What was measured, under each condition.
+        origin: Where from: the scale and the day, or why there are none.
+    """
+
+    id: str
+    claim: str
+    kind: str
+    place: str
+    condition: str
+    quantity: str
+    unit: str
+    measure: str
+    claimed: Claimed | None
+    said: str = ""
+    cases: list[Case] = field(default_factory=list)
+    origin: str = ""
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict that follows from the cases."""
+        if self.claimed is None and self.kind != "unmeasurable":
+            return Verdict(ABSENT, [], [])
+        return judged(self.claimed, self.cases)
+
+    @property
+    def measured(self) -> list[Case]:
+        """The cases of what the claim advises."""
+        return [case for case in self.cases if not case.instead]
+
+    def written(self, case: Case) -> str:
+        """Return a case in words: value, interval, n."""
+        value, low, high = (written(x, self.unit) for x in (case.value, case.low, case.high))
+        spread = "" if case.low == case.high else f" ({low} to {high})"
+        n = f", n = {case.n:,}" if case.n > 1 else ""
+        return f"{case.name}: {value}{spread}{n}"
+
+    def link(self) -> tuple[str, str]:
+        """Return the file of the notebook that treats the claim, and what to call the place."""
+        number, _, place = self.place.partition(" ")
+        path = notebooks.numbered().get(number)
+        if path is None:
+            return "", f"notebook {number}" if number else "planned"
+        name = place if place.startswith(f"{number}_") else ""
+        return path.name, " ".join(filter(None, [notebooks.card(path)["label"], name]))
+
+
+def read(file: Path = FILE) -> list[dict[str, str]]:
+    """Return the lines of claims.csv; what a line leaves out at its end is empty."""
+    with open(file, newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines, restval=""))
+
+
+def on_trial(
+    trials: bool = True, progress: bool = True, lines: Iterable[dict[str, str]] | None = None
+) -> list[Row]:
+    """Return a row for each claim, from what figures have kept and from short experiments.
+
+    A claim whose data are missing is a row too, which says so.
+
+    Args:
+        trials: Make the experiments, some 20 seconds on servers of their own. Without, their claims
+            are not measured yet.
+        progress: Show a bar meanwhile.
+        lines: Of claims.csv; None: all.
+    """
+    lines = read() if lines is None else list(lines)
+    with Bench() as bench:
+        made: dict[str, list[Case]] = {}
+
+        def tried(name: str) -> list[Case]:
+            if name not in made:
+                made[name] = TRIALS[name](bench)
+            return made[name]
+
+        bar = tqdm(lines, desc="On trial", delay=1, leave=False, disable=not progress)
+        return [_row(line, tried if trials else None) for line in bar]
+
+
+def _row(line: dict[str, str], tried: Callable[[str], list[Case]] | None) -> Row:
+    measure, cases = line["measure"].strip(), []
+    if line["planned"]:
+        origin = f"notebook {line['planned']} is to measure it"
+    elif not measure:
+        origin = "" if line["kind"] == "unmeasurable" else "its data are not kept"
+    else:
+        try:
+            cases, origin = _measured(line["measured_by"], measure, tried)
+        except (CachelabError, OSError, LookupError, ValueError) as error:
+            origin = " ".join(str(error).split()) or type(error).__name__
+    claimed = Claimed.read(line["claimed"]) if line["claimed"] else None
+    told = {key: line[key] for key in ("id", "claim", "kind", "condition", "quantity", "unit")}
+    place = line["measured_by"] or line["planned"]
+    said = _said(line["claimed"], line["unit"], claimed)
+    return Row(
+        **told,
+        place=place,
+        measure=measure,
+        claimed=claimed,
+        said=said,
+        cases=cases,
+        origin=origin,
+    )
+
+
+def _measured(
+    place: str, measure: str, tried: Callable[[str], list[Case]] | None
+) -> tuple[list[Case], str]:
+    """Return the cases of a claim, and where they come from."""
+    if measure.startswith(HERE):
+        if tried is None:
+            return [], "measured in notebook 15"
+        return tried(measure.removeprefix(HERE)), f"here, {scale()}, {environment()['date']}"
+    figure = kept.find(place.partition(" ")[2])
+    older = ", older than the notebook's code" if figure.is_older else ""
+    origin = f"{figure.name}, {figure.scale}, {figure.date}{older}"
+    return kept.cases_of(figure, measure), origin
+
+
+def _said(text: str, unit: str, claimed: Claimed | None) -> str:
+    """Return what is claimed in words, its numbers with their unit."""
+    if claimed is None:
+        return ""
+    numbers = [written(one, unit) for one in dict.fromkeys((claimed.low, claimed.high))]
+    form = "" if claimed.form == "to" else f"{claimed.form} "
+    return form + " to ".join(numbers)
+
+
+def table(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return rows for people: claim, claimed, predicted, measured, verdict, condition, where."""
+    return pd.DataFrame(
+        [
+            {
+                "id": row.id,
+                "claim": row.claim,
+                "quantity": row.quantity,
+                "claimed": row.said,
+                "predicted": _predicted(row),
+                "measured": "; ".join(map(row.written, row.measured)),
+                "instead": "; ".join(row.written(case) for case in row.cases if case.instead),
+                "verdict": row.verdict.word,
+                "holds for": "; ".join(row.verdict.speak_for),
+                "not for": "; ".join(row.verdict.speak_against),
+                "condition": row.condition,
+                "where": row.link()[1],
+                "from": row.origin,
+            }
+            for row in rows
+        ]
+    ).set_index("id")
+
+
+def counts(rows: Iterable[Row]) -> pd.Series:
+    """Return how many claims have each verdict, in the order of the verdicts."""
+    words = pd.Categorical([row.verdict.word for row in rows], VERDICTS)
+    return words.value_counts().rename_axis("verdict").rename("claims")
+
+
+def ratios(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the claims whose number is a ratio, for one chart.
+
+    Returns:
+        claim, source (claimed, predicted, measured), ratio, ratio_low, ratio_high: one row for
+        what is claimed, one for each case, and one for what a model says of it.
+    """
+    told = []
+    for row in rows:
+        is_ratio = row.unit == "×" and row.claimed and row.claimed.form in ("about", "to")
+        if not is_ratio or row.kind != "number" or not row.measured:
+            continue
+        assert row.claimed
+        ends = row.claimed.low, row.claimed.high
+        told.append((row.id, "claimed", row.claimed.middle, *ends))
+        told += [
+            (row.id, "predicted", *[case.predicted] * 3) for case in row.measured if case.predicted
+        ]
+        told += [(row.id, "measured", case.value, case.low, case.high) for case in row.measured]
+    return pd.DataFrame(told, columns=["claim", "source", "ratio", "ratio_low", "ratio_high"])
+
+
+def _predicted(row: Row) -> str:
+    told = [
+        written(case.predicted, row.unit) for case in row.measured if case.predicted is not None
+    ]
+    return "; ".join(dict.fromkeys(told))
