@@ -13,8 +13,8 @@ from cachelab._extras import need
 ROOMS = {
     "measure": "timing link disk costs callers",
     "draw": "charts figures canvas layout roles units",
-    "hits": "workload traces theory eviction replay policies",
-    "faults": "outage stampede guards scaling kills writing",
+    "hits": "workload traces theory eviction replay policies prediction",
+    "faults": "outage stampede guards scaling kills writing restarts",
     "panels": "widgets buttons display dashboard",
 }
 

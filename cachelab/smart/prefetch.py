@@ -29,6 +29,7 @@ FULL = (
     64  # reads after a context, when all that is known of it is halved: what is newer counts more
 )
 QUEUED = 100  # prefetches that wait for one to end; more are dropped
+WHOLE = 1 - 1e-9  # prefetch, of which ten times a tenth is one, though not for a float
 SAVED = 100.0  # prefetches that may be wasted in one go, however long nothing was
 
 
@@ -201,7 +202,7 @@ class Ledger(Generic[Id]):
         """Say whether an id may be prefetched now, and if so set a load aside for it."""
         if id in self._under_way or id in self._waiting:
             return False
-        if self._left < 1:
+        if self._left < WHOLE:
             self.over_budget += 1
             return False
         self._left -= 1

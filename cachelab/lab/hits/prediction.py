@@ -149,7 +149,7 @@ def sessions(reads: int, seed: int, readers: int = 20) -> Case:
 
 def names(reads: int, seed: int) -> Case:
     """Return the names in the source of Python's own library, from a file that the seed chooses."""
-    return cut(_library(max(20 * reads, 200_000)), reads, seed)
+    return cut(_library(max(10 * reads, 50_000)), reads, seed)
 
 
 def cut(trace: Trace, reads: int, seed: int) -> Case:
