@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ PATIENCE = 5.0  # seconds that a call may take
 
 @dataclass(frozen=True)
 class _Kind:
-    config: dict[str, str | bool]
+    config: dict[str, Any]
     has_snapshot: bool = False
     is_warmed: bool = False
 
@@ -142,9 +143,8 @@ class _Run:
     ) -> pd.DataFrame:
         start, numbers = time.perf_counter(), itertools.count()
         over = threading.Event()
-        work: list[Callable[[], object]] = READERS * [
-            partial(self._reader, users.get, numbers, start, rate, over)
-        ]
+        reader = partial(self._reader, users.get, numbers, start, rate, over)
+        work: list[Callable[[], object]] = [reader] * READERS
         if self._kind.is_warmed:
             count = len(self._rows.values)
             work.append(partial(smart.warm, users, self._log, count, warming, seconds))
