@@ -36,7 +36,7 @@ FLOORS = {
         "measure hits notebooks",
         "draw contract",
         "findings faults",
-        "overlay",
+        "overlay claims",
         "panels",
     ],
 }

@@ -5,7 +5,7 @@ import io
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stdout, suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import astuple
 from typing import Any
 
 import redis
@@ -15,7 +15,7 @@ from cachelab.lab.claims.bench import BIG, Bench, raised, took, trial
 from cachelab.lab.claims.cases import Case, counted, instead, over, part, sampled
 from cachelab.lab.hits import replay
 from cachelab.lab.measure import timing
-from cachelab.seeder import seed
+from cachelab.seeder import SeedReport, seed
 from cachelab.server.server import Server
 from cachelab.users import generate_users
 
@@ -97,13 +97,13 @@ def half_seeded(bench: Bench) -> list[Case]:
 def results_of_printing(bench: Bench) -> list[Case]:
     """Numbers that a program gets of a job which prints its progress, and of `seed`."""
 
-    def printing() -> None:
+    def printing() -> object:
         with redirect_stdout(io.StringIO()):
             bench.client.mset(dict(generate_users(100, seed=0)))
-            print(f"Progress: {100:.1f}% ({100}/{100} records)")
+            return print(f"Progress: {100:.1f}% ({100}/{100} records)")
 
     def numbers(result: Any) -> int:
-        told = asdict(result).values() if is_dataclass(result) else [result]
+        told = astuple(result) if isinstance(result, SeedReport) else [result]
         return sum(isinstance(one, int | float) for one in told)
 
     report = seed(bench.client, 100, prefix="told:", ttl=60)
@@ -166,8 +166,8 @@ def _distances(bench: Bench) -> Iterator[tuple[float, Case, Case]]:
     for rtt_ms in (0.0, 0.5, 2.0):
         with ExitStack() as stack:
             client = stack.enter_context(bench.far(rtt_ms)) if rtt_ms else bench.client
-            alone = timing.sample(lambda client=client: client.get("user-1"), 100)
-            batch = timing.sample(lambda client=client: pipeline(client), 40)
+            alone = timing.sample(functools.partial(client.get, "user-1"), 100)
+            batch = timing.sample(functools.partial(pipeline, client), 40)
         yield rtt_ms, sampled("", alone), sampled("", batch)
 
 

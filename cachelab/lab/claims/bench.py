@@ -29,15 +29,26 @@ class Bench:
         self._made: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self.server = self._stack.enter_context(Server())
-        self.client = self.plain()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def plain(self, url: str | None = None, **options: Any) -> redis.Redis:
-        """Return a client as redis-py makes it, without its retries."""
+    @functools.cached_property
+    def server(self) -> Server:
+        """The server, started when it is first asked for."""
+        return self._stack.enter_context(Server())
+
+    @functools.cached_property
+    def client(self) -> Any:
+        """A client of it."""
+        return self.plain()
+
+    def plain(self, url: str | None = None, **options: Any) -> Any:
+        """Return a client as redis-py makes it, without its retries.
+
+        Any: its types say all that a reply may be, for both kinds of decoding.
+        """
         options = {"decode_responses": True, "retry": Retry(NoBackoff(), 0)} | options
         client = redis.Redis.from_url(url or self.server.url, **options)
         self._stack.callback(client.close)
@@ -50,7 +61,7 @@ class Bench:
         return self._made[name]
 
     @functools.cached_property
-    def full(self) -> redis.Redis:
+    def full(self) -> Any:
         """A client of a server of 2 MB that is full and evicts nothing, as by default."""
         client = self.plain(self._stack.enter_context(Server(maxmemory="2mb")).url)
         with suppress(redis.OutOfMemoryError):
@@ -59,7 +70,7 @@ class Bench:
         return client
 
     @contextmanager
-    def far(self, rtt_ms: float) -> Iterator[redis.Redis]:
+    def far(self, rtt_ms: float) -> Iterator[Any]:
         """Give a client that is further away."""
         with link.Link(self.server.url, rtt_ms=rtt_ms) as road:
             client = self.plain(road.url)

@@ -32,6 +32,7 @@ class Claimed(NamedTuple):
     form: str
     low: float
     high: float
+    reach: float = ABOUT  # of "about", either way
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -40,8 +41,8 @@ class Claimed(NamedTuple):
         Raises:
             ValueError: It has none of the forms.
 
-        >>> Claimed.read("about 25"), Claimed.read("5 to 10")
-        (Claimed(form='about', low=25.0, high=25.0), Claimed(form='to', low=5.0, high=10.0))
+        >>> Claimed.read("about 25")[:3], Claimed.read("5 to 10")[:3]
+        (('about', 25.0, 25.0), ('to', 5.0, 10.0))
         """
         found = re.fullmatch(FORMS, text.strip())
         if not found or bool(found[1]) == bool(found[3]):
@@ -52,7 +53,7 @@ class Claimed(NamedTuple):
         """Return whether a value is what is claimed."""
         match self.form:
             case "about":
-                return self.low / ABOUT <= value <= self.high * ABOUT
+                return self.low / self.reach <= value <= self.high * self.reach
             case "at least":
                 return value >= self.low
             case "at most":

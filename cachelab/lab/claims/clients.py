@@ -88,7 +88,7 @@ def pool_refuses(bench: Bench) -> list[Case]:
     def refused(kind: type[redis.ConnectionPool], wait: float) -> int:
         pool = kind.from_url(bench.server.url, max_connections=10)
         taken = [pool.get_connection() for _ in range(10)]
-        give_back = threading.Timer(wait, lambda: [pool.release(one) for one in taken])
+        give_back = threading.Timer(wait, lambda: [*map(pool.release, taken)])
         give_back.start()
         with ThreadPoolExecutor(5) as threads:
             told = list(threads.map(lambda _: raised(pool.get_connection), range(5)))

@@ -77,8 +77,8 @@ def find(name: str) -> Figure:
     for folder in folders():
         if (file := folder / f"{name}.json").exists():
             figure = figures.read(file)
-            told = (str(figure["environment"].get(key, "?")) for key in ("scale", "date"))
-            return Figure(name, figure["charts"], *told, _is_older(file))
+            size, day = (str(figure["environment"].get(key, "?")) for key in ("scale", "date"))
+            return Figure(name, figure["charts"], size, day, _is_older(file))
     raise NoData(f"{name} is kept nowhere: python -m cachelab charts --only {name.split('_')[0]}")
 
 
@@ -168,7 +168,7 @@ def _tidy(chart: dict[str, Any], column: str, statistic: str) -> _Tidy:
         one = _case(rows, value, statistic, "")
         names = {str(part) for part in told.values()} | {", ".join(map(str, told.values())), ""}
         at = told.get(place)
-        if kind == "curve":
+        if kind == "curve" and at is not None:
             line = df[model & ((df[series] == told[series]) if series else True)]
             line = line.dropna(subset=[place, value]).sort_values(place)
             expected = float(np.interp(at, line[place], line[value])) if len(line) else None

@@ -225,7 +225,7 @@ def gather_refused(bench: Bench) -> list[Case]:
 
     async def refused(count: int) -> int:
         pool = redis.asyncio.ConnectionPool.from_url(bench.server.url, max_connections=20)
-        client = redis.asyncio.Redis(connection_pool=pool, retry=None)
+        client = redis.asyncio.Redis(connection_pool=pool)
         told = await asyncio.gather(
             *(client.get("user-1") for _ in range(count)), return_exceptions=True
         )

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,6 @@ from cachelab.lab.draw.units import written
 FILE = notebooks.NOTEBOOKS / "claims.csv"
 COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
 HERE = "trial "  # begins a measure that is a short experiment, made as the rows are
-NUMBERS = {"×": 1.0, "%": 1.0, "s": 1.0, "": 1.0}
 
 
 @dataclass(frozen=True)
@@ -67,24 +66,38 @@ class Row:
         n = f", n = {case.n:,}" if case.n > 1 else ""
         return f"{case.name}: {value}{spread}{n}"
 
+    def frame(self) -> pd.DataFrame:
+        """Return what is claimed and each case as a frame: case, source, value, low, high."""
+        told: list[tuple] = [
+            (case.name, "instead" if case.instead else "measured", case.value, case.low, case.high)
+            for case in self.cases
+        ]
+        told += [
+            (case.name, "predicted", *[case.predicted] * 3)
+            for case in self.cases
+            if case.predicted is not None
+        ]
+        if self.claimed:
+            ends = self.claimed.middle, self.claimed.low, self.claimed.high
+            told = [(case.name, "claimed", *ends) for case in self.measured] + told
+        return pd.DataFrame(told, columns=["case", "source", "value", "low", "high"])
+
     def link(self) -> tuple[str, str]:
         """Return the file of the notebook that treats the claim, and what to call the place."""
         number, _, place = self.place.partition(" ")
-        path = notebooks.numbered().get(number)
-        if path is None:
-            return "", f"notebook {number}" if number else "planned"
+        file, label = _card(number)
         name = place if place.startswith(f"{number}_") else ""
-        return path.name, " ".join(filter(None, [notebooks.card(path)["label"], name]))
+        return file, " ".join(filter(None, [label, name]))
 
 
-def read(file: Path = FILE) -> list[dict[str, str]]:
+def lines(file: Path = FILE) -> list[dict[str, str]]:
     """Return the lines of claims.csv; what a line leaves out at its end is empty."""
-    with open(file, newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines, restval=""))
+    with open(file, newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text, restval=""))
 
 
 def on_trial(
-    trials: bool = True, progress: bool = True, lines: Iterable[dict[str, str]] | None = None
+    trials: bool = True, progress: bool = True, told: Iterable[dict[str, str]] | None = None
 ) -> list[Row]:
     """Return a row for each claim, from what figures have kept and from short experiments.
 
@@ -94,9 +107,9 @@ def on_trial(
         trials: Make the experiments, some 20 seconds on servers of their own. Without, their claims
             are not measured yet.
         progress: Show a bar meanwhile.
-        lines: Of claims.csv; None: all.
+        told: Lines of claims.csv; None: all.
     """
-    lines = read() if lines is None else list(lines)
+    told = lines() if told is None else list(told)
     with Bench() as bench:
         made: dict[str, list[Case]] = {}
 
@@ -105,12 +118,13 @@ def on_trial(
                 made[name] = TRIALS[name](bench)
             return made[name]
 
-        bar = tqdm(lines, desc="On trial", delay=1, leave=False, disable=not progress)
+        bar = tqdm(told, desc="On trial", delay=1, leave=False, disable=not progress)
         return [_row(line, tried if trials else None) for line in bar]
 
 
 def _row(line: dict[str, str], tried: Callable[[str], list[Case]] | None) -> Row:
-    measure, cases = line["measure"].strip(), []
+    measure = line["measure"].strip()
+    cases: list[Case] = []
     if line["planned"]:
         origin = f"notebook {line['planned']} is to measure it"
     elif not measure:
@@ -158,6 +172,13 @@ def _said(text: str, unit: str, claimed: Claimed | None) -> str:
     return form + " to ".join(numbers)
 
 
+@cache
+def _card(number: str) -> tuple[str, str]:
+    """Return a notebook's file and label; of one that is not there yet its number alone."""
+    path = notebooks.numbered().get(number)
+    return (path.name, notebooks.card(path)["label"]) if path else ("", f"notebook {number}")
+
+
 def table(rows: Iterable[Row]) -> pd.DataFrame:
     """Return rows for people: claim, claimed, predicted, measured, verdict, condition, where."""
     return pd.DataFrame(
@@ -167,7 +188,7 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
                 "claim": row.claim,
                 "quantity": row.quantity,
                 "claimed": row.said,
-                "predicted": _predicted(row),
+                "predicted": predicted(row),
                 "measured": "; ".join(map(row.written, row.measured)),
                 "instead": "; ".join(row.written(case) for case in row.cases if case.instead),
                 "verdict": row.verdict.word,
@@ -195,14 +216,11 @@ def ratios(rows: Iterable[Row]) -> pd.DataFrame:
         claim, source (claimed, predicted, measured), ratio, ratio_low, ratio_high: one row for
         what is claimed, one for each case, and one for what a model says of it.
     """
-    told = []
+    told: list[tuple] = []
     for row in rows:
-        is_ratio = row.unit == "×" and row.claimed and row.claimed.form in ("about", "to")
-        if not is_ratio or row.kind != "number" or not row.measured:
+        if row.unit != "×" or not row.claimed or row.kind != "number" or not row.measured:
             continue
-        assert row.claimed
-        ends = row.claimed.low, row.claimed.high
-        told.append((row.id, "claimed", row.claimed.middle, *ends))
+        told.append((row.id, "claimed", row.claimed.middle, row.claimed.low, row.claimed.high))
         told += [
             (row.id, "predicted", *[case.predicted] * 3) for case in row.measured if case.predicted
         ]
@@ -210,7 +228,8 @@ def ratios(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(told, columns=["claim", "source", "ratio", "ratio_low", "ratio_high"])
 
 
-def _predicted(row: Row) -> str:
+def predicted(row: Row) -> str:
+    """Return what models say of a claim's cases, in words."""
     told = [
         written(case.predicted, row.unit) for case in row.measured if case.predicted is not None
     ]
