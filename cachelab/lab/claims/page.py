@@ -37,7 +37,7 @@ def ratio_chart(rows: Sequence[Row], name: str | None = None) -> Axes:
         "source",
         "ratio_low",
         "ratio_high",
-        title=f"Of {len(drawn)} ratios in circulation {held} hold anywhere, {when} somewhere",
+        title=f"Of {len(drawn)} ratios in circulation {held} hold everywhere, {when} somewhere",
         note="whiskers: what is claimed, and intervals of 99 %; a mark for each condition",
         roles=ROLES,
         logx=True,
