@@ -426,6 +426,17 @@ def test_a_prediction_that_is_cached_costs_no_load(make_cache, origin):
     assert origin.loads == ["b", "a"] and prefetcher.stats.prefetches == 0
 
 
+def test_a_prediction_that_was_found_in_the_cache_is_not_looked_for_at_once():
+    clock = Clock()
+    ledger = smart.Ledger(budget=2, lives=60, clock=clock)
+    ledger.missed("a")
+    assert ledger.may("b")
+    ledger.spared("b")
+    assert not ledger.may("b") and ledger.cached == 2
+    clock.now = 2.0
+    assert ledger.may("b")
+
+
 def test_a_prefetch_that_fails_is_wasted_and_reaches_no_reader(make_cache, origin):
     cache = make_cache(origin.load)
     get, prefetcher = prefetching(cache, After(a="b"), budget=1)

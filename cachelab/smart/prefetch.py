@@ -30,6 +30,8 @@ FULL = (
 )
 QUEUED = 100  # prefetches that wait for one to end; more are dropped
 WHOLE = 1 - 1e-9  # prefetch, of which ten times a tenth is one, though not for a float
+SURE = 1.0  # seconds for which an id that was found in the cache is taken to be there still
+MOST_SURE = 10_000  # of these ids, at most
 SAVED = 100.0  # prefetches that may be wasted in one go, however long nothing was
 
 
@@ -138,7 +140,7 @@ class PrefetchStats:
         prefetches: Loads that it made.
         useful: Of these, those whose id was read while it was cached.
         wasted: Of these, those whose id was not, or that brought no value; the rest wait.
-        cached: Predicted ids that were cached already, which is one round trip and no load.
+        cached: Predicted ids that were cached already: a round trip at most, a second, and no load.
         over_budget: Predicted ids that were not loaded, since too much had been wasted.
         dropped: Predicted ids that were not loaded, since too many waited, or Redis was away.
     """
@@ -177,6 +179,7 @@ class Ledger(Generic[Id]):
         self._left = 0.0
         self._under_way: dict[Id, bool] = {}  # and whether it has been read meanwhile
         self._waiting: OrderedDict[Id, float] = OrderedDict()  # prefetched, and when it expires
+        self._found: OrderedDict[Id, float] = OrderedDict()  # cached already, and when it was seen
         self.prefetches = 0
         self.useful = 0
         self.wasted = 0
@@ -187,6 +190,7 @@ class Ledger(Generic[Id]):
     def missed(self, id: Id) -> None:
         """Count a load that a reader waited for; what was prefetched of it had gone."""
         self._left = min(SAVED, self._left + self._budget)
+        self._found.pop(id, None)
         if self._waiting.pop(id, None) is not None:
             self.wasted += 1
 
@@ -201,6 +205,9 @@ class Ledger(Generic[Id]):
     def may(self, id: Id) -> bool:
         """Say whether an id may be prefetched now, and if so set a load aside for it."""
         if id in self._under_way or id in self._waiting:
+            return False
+        if id in self._found and self._clock() < self._found[id] + SURE:
+            self.cached += 1
             return False
         if self._left < WHOLE:
             self.over_budget += 1
@@ -226,6 +233,11 @@ class Ledger(Generic[Id]):
         self._left = min(SAVED, self._left + 1)
         self.cached += was_cached
         self.dropped += not was_cached
+        if was_cached:
+            self._found.pop(id, None)
+            self._found[id] = self._clock()
+            if len(self._found) > MOST_SURE:
+                self._found.popitem(last=False)
 
     def _was_useful(self) -> None:
         self.useful += 1

@@ -386,11 +386,11 @@ def verdicts(df: pd.DataFrame) -> pd.DataFrame:
         mine = parts[False]
         row["seeds"] = len(mine)
         for column in ("points", "loads_percent", "stale_points"):
-            row |= _interval(column, mine[column])
+            row |= interval(column, mine[column])
         row["us_a_read"] = mine["us_a_read"].median()
         if True in parts:
             row["control_points"] = parts[True]["points"].mean()
-            row |= _interval("beyond_control", mine["points"] - parts[True]["points"])
+            row |= interval("beyond_control", mine["points"] - parts[True]["points"])
         rows.append(row | {"verdict": _verdict(row)})
     return pd.DataFrame(rows)
 
@@ -405,7 +405,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
     return "pays" if row["beyond_control_low"] > 0 else "artefact"
 
 
-def _interval(column: str, values: pd.Series) -> dict[str, float]:
+def interval(column: str, values: pd.Series) -> dict[str, float]:
     """Return the mean of some values, and the interval of it, by bootstrap."""
     found = values.to_numpy(float)
     chosen = np.random.default_rng(0).integers(0, len(found), (RESAMPLES, len(found)))
