@@ -81,7 +81,7 @@ def loads_per_read(bench: Bench) -> list[Case]:
         cache = CacheAside(bench.client, str, 60, prefix=f"{count}:")
         for number in range(200):
             cache.get(f"user-{number % count}")
-        cases.append(counted(name, cache.stats.loads / 200, 200))
+        cases.append(counted(name, cache.stats.loads / 200, 200, predicted=count / 200))
     return cases
 
 
@@ -95,7 +95,7 @@ def miss_as_load(bench: Bench) -> list[Case]:
             cache = CacheAside(bench.client, database.get, 60, prefix=f"miss-{latency}:")
             ids = [f"user-{number}" for number in range(1, n + 1)]
             seconds = [took(functools.partial(cache.get, id)) for id in ids]
-        cases.append(sampled(f"a load of {latency:g} s", seconds))
+        cases.append(sampled(f"a load of {latency:g} s", seconds, predicted=latency))
     return cases
 
 
@@ -114,7 +114,8 @@ def sleeping_database(bench: Bench) -> list[Case]:
             [at_once(load) / 0.02 for _ in range(3)]
             for load in (lambda id: time.sleep(0.02), database.get)
         )
-    return [sampled("a database of ten connections", loads), instead(sampled("a pause", pauses))]
+    slots = sampled("a database of ten connections", loads, predicted=40 / 10)
+    return [slots, instead(sampled("a pause", pauses, predicted=1))]
 
 
 @trial

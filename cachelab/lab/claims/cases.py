@@ -113,7 +113,12 @@ def counted(name: str, value: float, n: int = 1, predicted: float | None = None)
     return Case(name, float(value), float(value), float(value), n, predicted)
 
 
-def sampled(name: str, values: Sequence[float] | np.ndarray, share: float = 0.5) -> Case:
+def sampled(
+    name: str,
+    values: Sequence[float] | np.ndarray,
+    share: float = 0.5,
+    predicted: float | None = None,
+) -> Case:
     """Return a case of measurements: their median, or another quantile, with its interval.
 
     The interval is that of order statistics, which asks for no shape of the distribution.
@@ -127,7 +132,8 @@ def sampled(name: str, values: Sequence[float] | np.ndarray, share: float = 0.5)
     reach = math.inf if n < FEW else _ENDS * math.sqrt(n * share * (1 - share))
     low = max(0.0, n * share - reach - 1)
     high = min(n - 1.0, n * share + reach)
-    return Case(name, value, float(ordered[int(low)]), float(ordered[math.ceil(high)]), n)
+    ends = float(ordered[int(low)]), float(ordered[math.ceil(high)])
+    return Case(name, value, *ends, n, predicted)
 
 
 def part(name: str, hits: float, n: int) -> Case:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from cachelab.lab import notebooks, scale
 from cachelab.lab.claims.cases import HOLDS, VERDICTS, WHEN
-from cachelab.lab.claims.rows import Row, counts, predicted, ratios
+from cachelab.lab.claims.rows import Row, counts, ratios
 from cachelab.lab.draw import charts
 from cachelab.lab.draw.canvas import alt_text, house_style
 from cachelab.lab.draw.figures import environment
@@ -108,9 +108,15 @@ def shown(rows: Sequence[Row]) -> Any:
 def _rendered(template: str, rows: Sequence[Row], folder: Path, **more: object) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
+    env = Environment(autoescape=True, undefined=StrictUndefined)
+    env.filters["tied"] = _tied
     place = Path(os.path.relpath(notebooks.NOTEBOOKS, folder)).as_posix()
-    return page.render(rows=rows, marks=MARKS, predicted=predicted, notebooks=place, **more)
+    return env.from_string(template).render(rows=rows, marks=MARKS, notebooks=place, **more)
+
+
+def _tied(text: str) -> str:
+    """Return a text in which no line ends between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(?:ns|µs|ms|s)\b|%)|(?<=\bn) (?==)|(?<=n =) ", "\u00a0", text)
 
 
 def _inline(ax: Axes) -> object:
@@ -151,27 +157,28 @@ tr:target { background: var(--soft); }
 """
 
 _IN_NOTEBOOK = """
-.cachelab-claims td, .cachelab-claims th { text-align: left; vertical-align: top; }
+.cachelab-claims table { table-layout: fixed; width: 100%; font-size: 85%; }
+.cachelab-claims :is(td, th) { text-align: left !important; vertical-align: top !important; }
+.cachelab-claims th:nth-child(1) { width: 24%; } .cachelab-claims th:nth-child(2) { width: 10%; }
+.cachelab-claims th:nth-child(3) { width: 32%; } .cachelab-claims th:nth-child(4) { width: 15%; }
 .cachelab-claims small { display: block; opacity: .75; }
 .cachelab-claims ul { margin: 0; padding-left: 1em; }
 """
 
 _TABLE = """<table><thead><tr><th scope="col">Claim</th><th scope="col">Claimed</th>
-<th scope="col">Predicted</th><th scope="col">Measured</th><th scope="col">Verdict</th>
-<th scope="col">Condition</th><th scope="col">Where</th></tr></thead><tbody>
+<th scope="col">Measured, and predicted by a model</th><th scope="col">Verdict</th>
+<th scope="col">Condition, and where it is tried</th></tr></thead><tbody>
 {% for row in rows %}<tr id="{{ row.id }}">
 <td><b>{{ row.claim }}</b><small>{{ row.quantity }}</small></td>
-<td data-label="claimed">{{ row.said }}</td><td data-label="predicted">{{ predicted(row) }}</td>
+<td data-label="claimed">{{ row.said | tied }}</td>
 <td data-label="measured">{% if row.cases %}<ul>
 {% for case in row.cases %}<li>{% if case.instead %}<i>instead</i> {% endif %}{{
-row.written(case) | replace("n = ", "n\u00a0=\u00a0") }}</li>{% endfor %}</ul>{% endif %}
-<small>{{ row.origin }}</small></td>
+row.written(case) | tied }}</li>{% endfor %}</ul>{% endif %}<small>{{ row.origin }}</small></td>
 <td><span class="verdict">{{ marks[row.verdict.word] }} {{ row.verdict.word }}</span>
-{% if row.verdict.speak_for and row.verdict.word == "holds when" %}<small>{{
-row.verdict.speak_for | join("; ") }}</small>{% endif %}</td>
-<td data-label="condition">{{ row.condition }}</td>
-<td>{% set file, words = row.link() %}{% if file %}<a href="{{ notebooks }}/{{ file }}">{{ words
-}}</a>{% else %}{{ words }}{% endif %}</td></tr>
+{% if row.verdict.word == "holds when" %}<small>{{ row.verdict.speak_for | join("; ") | tied
+}}</small>{% endif %}</td>
+<td>{{ row.condition }}<small>{% set file, words = row.link() %}{% if file %}<a href="{{
+notebooks }}/{{ file }}">{{ words }}</a>{% else %}{{ words }}{% endif %}</small></td></tr>
 {% endfor %}</tbody></table>
 """
 

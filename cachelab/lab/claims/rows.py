@@ -60,11 +60,13 @@ class Row:
         return [case for case in self.cases if not case.instead]
 
     def written(self, case: Case) -> str:
-        """Return a case in words: value, interval, n."""
+        """Return a case in words: value, interval, n, and what a model says."""
         value, low, high = (written(x, self.unit) for x in (case.value, case.low, case.high))
         spread = "" if case.low == case.high else f" ({low} to {high})"
         n = f", n = {case.n:,}" if case.n > 1 else ""
-        return f"{case.name}: {value}{spread}{n}"
+        model = case.predicted
+        expected = "" if model is None else f"; predicted {written(model, self.unit)}"
+        return f"{case.name}: {value}{spread}{n}{expected}"
 
     def frame(self) -> pd.DataFrame:
         """Return what is claimed and each case as a frame: case, source, value, low, high."""
