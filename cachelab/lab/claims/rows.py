@@ -93,7 +93,12 @@ class Row:
 
 
 def lines(file: Path = FILE) -> list[dict[str, str]]:
-    """Return the lines of claims.csv; what a line leaves out at its end is empty."""
+    """Return the lines of claims.csv; what a line leaves out at its end is empty.
+
+    Raises:
+        NotebookError: This is no clone, and so there are no notebooks and no claims.
+    """
+    notebooks.numbered()
     with open(file, newline="", encoding="utf-8") as text:
         return list(csv.DictReader(text, restval=""))
 

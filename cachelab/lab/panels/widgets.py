@@ -382,9 +382,14 @@ def claim_and_evidence(
     Args:
         rows: Of `claims.on_trial`; None: those of which figures have kept data.
         id: Of the claim that is shown first; where it has no data, the first that has.
+
+    Raises:
+        ValueError: No claim has data.
     """
     tried = claims.on_trial(trials=False, progress=False) if rows is None else rows
     found = {row.id: row for row in tried if row.cases}
+    if not found:
+        raise ValueError("rows must have data: python -m cachelab charts draws what they need")
     choice = ipywidgets.Dropdown(
         options=[(row.claim, name) for name, row in found.items()],
         value=id if id in found else next(iter(found)),
