@@ -1,9 +1,12 @@
 """Adaptive expiry: how long a value may be kept, from how often its row was seen to change.
 
-Of a value that changes at rate r, kept for T seconds, about r T / 2 of its hits are stale, and it
-is loaded 1 / T times a second. The fewest loads for a share of stale hits over all ids have T ~
-1 / sqrt(r), not 1 / r; where an id's reads weigh w, T ~ 1 / sqrt(w r). The constant is
-2 * staleness * sum(w) / sum(sqrt(w r)): as r T / 2 is an upper bound, so is `staleness`.
+Of a value that changes at rate c, kept for T seconds, about c T / 2 of its hits are stale, and it
+is loaded 1 / T times a second: the fewest loads for a share of stale hits over all ids have T ~
+1 / sqrt(c), not 1 / c. Where an id is known to be read r times a second, 1 / (T + 1 / r) loads and
+r c T / 2 stale hits a second have (r T / 2 + 1) c T the same for all ids: what is read more lives
+shorter, and what is hardly read is loaded anew at each read whatever its life. That number, the
+price of a load, is found so that the share of all hits is `staleness`; as c T / 2 is an upper bound
+for one id, `staleness` is one for all.
 
 A rate is estimated from loads alone: the text is another than at the load before, or the same. For
 what changed at least once in g seconds, r g / (1 - exp(-r g)) changes are expected (compare Cho and
@@ -20,7 +23,13 @@ from time import monotonic
 
 from cachelab import _check, _locks
 
-PRIOR = 2.0  # changes
+PRIOR = 1.0  # changes
+FIRST = 16  # loads before a price is found, and between two of them at least
+SAMPLE = 1000  # ids that it is found by, about
+TURNS = 4  # taken to it each time
+STEP = 1.5  # its power: staleness grows by a power of the price between 1 / 2 and 1
+LEAST, MOST = 1e-9, 1e9  # prices
+SELDOM = 1e-6  # reads a second
 MOST_IDS = 10_000_000
 
 
@@ -33,7 +42,8 @@ class ExpiryStats:
         changed: Of these, those that had changed since they were loaded before.
         ids: Ids that it knows now.
         rate: Changes a second of an id that it does not know.
-        at_low: Loads that got `low`, since less was wanted: there staleness may be more than asked.
+        at_low: Loads that got `low`, since less was wanted. A row that changes so often that more
+            is stale even so is not made up for by the others.
         at_high: Loads that got `high`.
     """
 
@@ -53,8 +63,7 @@ class _Known:
     at: float
     changes: float = 0.0
     seconds: float = 0.0
-    weight: float = 0.0
-    root: float = 0.0
+    reads: float = math.inf  # a second
 
 
 class AdaptiveTTL:
@@ -72,8 +81,8 @@ class AdaptiveTTL:
         staleness: The share of hits that may be stale.
         memory: Seconds after which what was seen of an id counts less, by 1 / e: 20 times high,
             unless it is told.
-        reads: A function that returns how often an id is read, in any unit, such as
-            `PopularityLog.reads`.
+        reads: A function that returns how often a second an id is read, such as
+            `PopularityLog.rate`.
         most_ids: Ids that it knows at most, some 300 bytes each; those loaded longest ago go.
         enabled: Whether it learns and adapts; without it every value gets high. May be changed at
             any time.
@@ -110,7 +119,8 @@ class AdaptiveTTL:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         # One change is made up, so that before anything is known values live for low.
         self._changes, self._seconds = 1.0, self._low / (2 * self._staleness)
-        self._weights = self._roots = 0.0
+        self._price = 0.0  # so far: values live for low
+        self._price_due = FIRST  # loads
         self._loads = self._changed = self._at_low = self._at_high = 0
 
     def __call__(self, id: str, text: str) -> float:
@@ -119,11 +129,13 @@ class AdaptiveTTL:
             return self._high
         with self._lock:
             known = self._seen(id, text, self._clock())
-            wanted = self._wanted(known)
             self._loads += 1
-            self._at_low += wanted <= self._low
-            self._at_high += wanted >= self._high
-            return min(max(wanted, self._low), self._high)
+            if self._loads >= self._price_due:
+                self._find_price()
+            ttl = self._life(self._rate(known), known.reads, self._price)
+            self._at_low += ttl == self._low
+            self._at_high += ttl == self._high
+            return ttl
 
     def rate(self, id: str) -> float:
         """Return the changes a second that it believes an id to have."""
@@ -144,7 +156,8 @@ class AdaptiveTTL:
         elif now > known.at:
             self._learn(known, known.text != mark, now - known.at)
             known.text, known.at = mark, now
-        self._weigh(known, 1.0 if self._reads is None else max(self._reads(id), 1e-9))
+        if self._reads is not None:
+            known.reads = max(self._reads(id), SELDOM)
         self._known[id] = known
         if len(self._known) > self._most_ids:
             self._forget(self._known.popitem(last=False)[1])
@@ -163,21 +176,41 @@ class AdaptiveTTL:
         self._seconds += seconds - known.seconds
         known.changes, known.seconds = changes, seconds
 
-    def _weigh(self, known: _Known, weight: float) -> None:
-        root = math.sqrt(weight * self._rate(known))
-        self._weights += weight - known.weight
-        self._roots += root - known.root
-        known.weight, known.root = weight, root
-
     def _forget(self, known: _Known) -> None:
         self._changes -= known.changes
         self._seconds -= known.seconds
-        self._weights -= known.weight
-        self._roots -= known.root
 
     def _rate(self, known: _Known) -> float:
         """Return an id's changes a second: what was seen, mixed with the mean of all ids."""
         return (PRIOR + known.changes) / (PRIOR * self._seconds / self._changes + known.seconds)
 
-    def _wanted(self, known: _Known) -> float:
-        return 2 * self._staleness * self._weights / (self._roots * known.root)
+    def _life(self, rate: float, reads: float, price: float) -> float:
+        """Return how long an id may live for a price, within the bounds."""
+        if rate * self._low > 2 * self._staleness:  # too often for any life
+            wanted = self._low
+        elif reads == math.inf:
+            wanted = math.sqrt(2 * price / rate)
+        else:
+            wanted = (math.sqrt(1 + 2 * price * reads / rate) - 1) / reads
+        return min(max(wanted, self._low), self._high)
+
+    def _find_price(self) -> None:
+        """Find the price at which as many hits are stale as may be, over the ids that are known."""
+        self._price_due = self._loads + max(FIRST, len(self._known))
+        every = 1 + len(self._known) // SAMPLE
+        ids = [(self._rate(one), one.reads) for one in list(self._known.values())[::every]]
+        ids = [one for one in ids if one[0] * self._low <= 2 * self._staleness]
+        if not ids:
+            return
+        if not self._price:
+            self._price = sum(rate for rate, _ in ids) / len(ids) * self._low**2
+        for _ in range(TURNS):
+            hits = stale = 0.0
+            for rate, reads in ids:
+                ttl = self._life(rate, reads, self._price)
+                share = 1.0 if reads == math.inf else reads * ttl / (ttl + 1 / reads)
+                hits += share
+                stale += share * rate * ttl / 2
+            # At most ten times as much or as little: where all lives are at a bound none is right.
+            turn = (self._staleness * hits / stale) ** STEP
+            self._price = min(max(self._price * min(max(turn, 0.1), 10.0), LEAST), MOST)

@@ -90,7 +90,7 @@ class PopularityLog:
         self._per_second = math.log(2) / _check.number("half_life", half_life, above=0)
         self.enabled = enabled
         self._clock = clock
-        self._epoch = clock()
+        self._epoch = self._began = clock()
         self._counts: dict[str, float] = {}
         for id, count in (counts or {}).items():
             name = _check.identity("an id of counts", id)
@@ -133,6 +133,11 @@ class PopularityLog:
     def reads(self, id: str) -> float:
         """Return how many reads of an id it remembers, each worth less with its age."""
         return self._counts.get(id, 0.0) / self._weight()
+
+    def rate(self, id: str) -> float:
+        """Return how many times a second an id is read of late, since the log began at most."""
+        faded = -math.expm1(-(self._clock() - self._began) * self._per_second)
+        return self.reads(id) * self._per_second / max(faded, self._per_second)
 
     @property
     def counts(self) -> dict[str, float]:

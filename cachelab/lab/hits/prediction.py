@@ -227,22 +227,35 @@ def prefetching(
     return Technique(play, shuffled)
 
 
-def adapting(staleness: float = 0.05, low: float = 1.0, high: float = 120.0) -> Technique:
+def adapting(
+    staleness: float = 0.05, low: float = 1.0, high: float = 120.0, knows_reads: bool = False
+) -> Technique:
     """Return adaptive expiry, beside the one time to live that lets as many reads be stale.
 
     That is found afterwards, for each case by itself, as nobody could beforehand. The cache has
     room for all, so that time alone ends a copy.
+
+    Args:
+        staleness: The share of hits that may be stale.
+        low: Seconds that a value lives at least.
+        high: Seconds that it lives at most.
+        knows_reads: Whether a log of reads tells it how often each id is read.
     """
 
     def play(case: Case) -> tuple[Counts, Counts]:
         cache, given = _Cache(case), 0.0
-        adaptive = AdaptiveTTL(low, high, staleness, clock=lambda: cache.now)
+        log = PopularityLog(case.room(1), clock=lambda: cache.now)
+        reads = log.rate if knows_reads else None
+        adaptive = AdaptiveTTL(low, high, staleness, reads=reads, clock=lambda: cache.now)
         for id, _, now in _reads(case):
-            if not cache.hits(id, now):
-                name, text = str(id), str(cache.version(id))
-                began = perf_counter()
-                ttl = adaptive(name, text)
-                cache.counts.seconds += perf_counter() - began
+            has_hit, name = cache.hits(id, now), str(id)
+            began = perf_counter()
+            if knows_reads:
+                log.read(name)
+            if not has_hit:
+                ttl = adaptive(name, str(cache.version(id)))
+            cache.counts.seconds += perf_counter() - began
+            if not has_hit:
                 cache.load(id, ttl)
                 given += ttl
         return cache.counts, _fixed(case, cache.counts, given / cache.counts.loads)
@@ -314,6 +327,7 @@ def forgotten(case: Case) -> Case:
 TECHNIQUES: dict[str, Technique] = {
     "warming": warming(),
     "adaptive TTL": adapting(),
+    "adaptive TTL, reads known": adapting(knows_reads=True),
     "next key, order 1": prefetching(lambda: Markov(1)),
     "next key, order 2": prefetching(lambda: Markov(2)),
 }
