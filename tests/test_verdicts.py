@@ -110,6 +110,12 @@ def test_adaptive_expiry_is_compared_where_as_much_is_stale(frame):
     assert (part["stale"] == part["stale_without"]).all() and (part["stale"] > 0).all()
 
 
+def test_adaptive_expiry_is_tried_where_nothing_ever_changes():
+    case = prediction.case_of(np.arange(400) % 7, seed=0, rates=(1e-9, 1e-9))
+    with_it, without = prediction.TECHNIQUES["adaptive TTL"].play(case)
+    assert with_it.stale == without.stale == 0 and without.hits > 0
+
+
 def test_controls_keep_all_but_what_is_learned():
     case = prediction.sessions(READS, seed=3)
     order, rates, past = map(

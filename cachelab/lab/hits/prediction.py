@@ -32,7 +32,7 @@ SEEDS = range(10)
 PARTS = 10  # of a trace that was not made up
 LEAST = 100  # reads of a case: of fewer there is nothing to be learned
 RESAMPLES = 4000
-TRIES = 5  # at the time to live that lets as many reads be stale
+AROUND = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the time to live that lets as many reads be stale
 COUNTS = ["reads", "hits", "loads", "stale"]
 
 
@@ -513,16 +513,18 @@ def _played(case: Case, ttl: float, room: float = 1.0) -> Counts:
 def _fixed(case: Case, like: Counts, ttl: float) -> Counts:
     """Return what one time to live makes of a case that lets as many reads be stale.
 
-    Between those that were tried, from ttl on, it is interpolated.
+    It is looked for from ttl on; of those around it a curve is drawn, since how many reads are
+    stale is chance for each by itself.
     """
-    tried = []
-    for _ in range(TRIES):
+    for _ in range(2):
         found = _played(case, ttl)
-        tried.append((found.stale, found.hits))
         ttl *= min(4.0, max(0.25, (like.stale + 1) / (found.stale + 1)))
-    stale, hits = zip(*sorted(tried), strict=True)
-    best = round(float(np.interp(like.stale, stale, hits)))
-    return Counts(like.reads, best, like.reads - best, like.stale)
+    tried = [_played(case, ttl * turn) for turn in AROUND]
+    if len({one.stale for one in tried}) < 3:  # no curve: hardly anything changes
+        return replace(tried[AROUND.index(1.0)], stale=like.stale)
+    curve = np.polyfit([math.log1p(one.stale) for one in tried], [one.hits for one in tried], 2)
+    hits = min(like.reads, max(0, round(float(np.polyval(curve, math.log1p(like.stale))))))
+    return Counts(like.reads, hits, like.reads - hits, like.stale)
 
 
 def _crowd(reads: int, seed: int, readers: int = 20) -> np.ndarray:
