@@ -700,6 +700,16 @@ def test_an_invalidation_that_cannot_reach_redis_is_kept_and_sent_later(make_cac
         assert other.get("ada") == "new"
 
 
+def test_expiry_shortens_the_life_of_a_value_and_never_lengthens_it(make_cache, client):
+    lives = {"ada": 5, "bob": 900}
+    cache = make_cache(str.upper, ttl=60, jitter=0, expiry=lambda id, text: lives[id])
+    plain = make_cache(str.upper, ttl=60, jitter=0, prefix="plain:")
+    for id in ("ada", "bob", "eve"):  # eve's raises: she gets ttl
+        assert cache.get(id) == plain.get(id) == id.upper()
+    assert client.ttl("ada") <= 5 < 50 < client.ttl("bob") <= 60 and client.ttl("eve") > 50
+    assert 55 < client.ttl("plain:ada") <= 60
+
+
 # Arguments
 
 
@@ -746,7 +756,7 @@ def test_hostile_ids_are_kept_apart(make_cache, client):
         {"lease": 0}, {"lease": 601}, {"max_loads": 0}, {"max_loads": 1.5}, {"max_loads": 10**9},
         {"max_wait": 0}, {"max_wait": 1e300}, {"max_value_bytes": 0}, {"prefix": 5},
         {"prefix": "\ud800"}, {"load": None}, {"load": "x"},
-        {"load_many": 3},
+        {"load_many": 3}, {"expiry": 3},
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(bad):

@@ -266,6 +266,15 @@ def slide(panel) -> None:
     assert has_focus(slider) and live.get_attribute("aria-live") == "polite"
 
 
+def choose(panel) -> None:
+    """Choose the next claim with the keyboard: the picture changes, the choice keeps the focus."""
+    choice = panel.get_by_label("claim")
+    choice.focus()
+    before = picture(panel).get_attribute("alt")
+    panel.page.keyboard.press("ArrowDown")
+    assert changed(panel, before) and has_focus(choice)
+
+
 def ask(panel) -> None:
     """Ask with Enter, then with the button, which keeps the focus; each answer is a row."""
     button, rows = panel.get_by_role("button", name="Ask"), panel.locator("tr:has(td)")
@@ -345,6 +354,7 @@ def follow(link, end) -> None:
 
 MOVES = dict.fromkeys(PANELS, slide) | {
     "ask_a_user": ask,
+    "claim_and_evidence": choose,
     "break_the_server": break_and_mend,
     "break_a_node": break_one_node,
     "kill_the_worker": kill_and_start,

@@ -52,6 +52,7 @@ KINDS = {
     "ecdf": (READS, {"x": "seconds", "by": "outcome"}),
     "strip": (READS, {"x": "seconds", "y": "outcome"}),
     "ranking": (SEEDED, {"x": "p50", "y": "method", "low": "low", "high": "high"}),
+    "against": (SEEDED.assign(of="seen"), {"x": "p50", "y": "method", "by": "of", "low": "low"}),
     "curve": (SWEEP, {"x": "rtt_ms", "y": "seconds", "by": "method"}),
     "bars": (SEEDED, {"x": "method", "y": "p50"}),
     "timeline": (READS.assign(at=range(100)), {"x": "at", "y": "seconds", "by": "outcome"}),

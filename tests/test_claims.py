@@ -1,28 +1,30 @@
-"""Claims in circulation, notebooks/claims.csv: each says where it is measured, or will be."""
+"""Claims in circulation, notebooks/claims.csv: each is put on trial and gets a verdict by data."""
 
-import csv
+import json
+import os
 import re
+import shutil
 from collections import Counter
 from functools import cache
-from pathlib import Path
+from html import unescape
+from itertools import product
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 
-from cachelab.lab import notebooks
+from cachelab.lab import claims, findings, notebooks
+from cachelab.lab.claims import Case, Claimed, kept, page
+from cachelab.lab.claims.bench import TRIALS, Bench
+from cachelab.lab.claims.cases import over, part, sampled
 
-COLUMNS = ["id", "claim", "kind", "measured_by", "planned", "condition"]
+COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
 KINDS = {"number", "rule", "unmeasurable"}
-PLANNED = {"10", "13", "14", "15"}
+PLANNED = {"10", "13", "14"}
 FOUND = notebooks.numbered()
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-CLAIMS = read(notebooks.NOTEBOOKS / "claims.csv")
+CLAIMS = claims.lines()
+COMMITTED = notebooks.SCALES["full"]
 
 
 @cache
@@ -32,6 +34,13 @@ def places(number: str) -> set[str]:
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     figures = re.findall(rf'\bname"?\s*[:=]\s*"({number}_\w+)"', code)
     return {cell.id for cell in cells} | set(figures)
+
+
+def is_measure(text: str) -> bool:
+    """Return whether there is a measure of this name."""
+    if text.startswith("trial "):
+        return text.removeprefix("trial ") in TRIALS
+    return text in kept.NAMED or bool(kept.GENERIC.fullmatch(text))
 
 
 def wrong_with(claim: dict[str, str]) -> str:
@@ -48,11 +57,25 @@ def wrong_with(claim: dict[str, str]) -> str:
         return "" if known else f"not a planned notebook: {claim['planned']}"
     if number not in FOUND or place not in places(number):
         return f"no such place: {claim['measured_by']}"
-    return ""
+    if claim["measure"] and not is_measure(claim["measure"]):
+        return f"no such measure: {claim['measure']}"
+    return wrong_with_number(claim)
+
+
+def wrong_with_number(claim: dict[str, str]) -> str:
+    """Return what is wrong with what a claim says that can be measured; "" if nothing is."""
+    if (claim["kind"] == "unmeasurable") == bool(claim["claimed"]):
+        return "says a number, or else is unmeasurable"
+    if claim["claimed"]:
+        Claimed.read(claim["claimed"])
+        if not claim["measure"] or not claim["quantity"]:
+            return "a number needs a quantity and a measure"
+    return "" if claim["unit"] in ("", "s", "%", "×") else f"no such unit: {claim['unit']}"
 
 
 def test_every_claim_names_a_place_that_exists_or_a_notebook_that_is_planned():
-    assert list(CLAIMS[0]) == COLUMNS
+    with open(notebooks.NOTEBOOKS / "claims.csv", encoding="utf-8") as file:
+        assert file.readline().strip().split(",") == COLUMNS
     assert {claim["id"]: wrong_with(claim) for claim in CLAIMS if wrong_with(claim)} == {}
 
 
@@ -66,21 +89,248 @@ def test_every_notebook_after_the_first_tries_a_claim():
     assert tried >= set(FOUND) - {"00"}
 
 
+def test_every_experiment_is_some_claims():
+    used = {claim["measure"].removeprefix("trial ") for claim in CLAIMS}
+    assert used >= TRIALS.keys() | kept.NAMED.keys()
+
+
 SPOILT = {
     "another kind": {"kind": "opinion"},
     "no condition": {"condition": " "},
     "nowhere": {"measured_by": ""},
-    "here and later": {"planned": "15"},
+    "here and later": {"planned": "14"},
     "a notebook that is there is not planned": {"measured_by": "", "planned": "01"},
     "a figure that nobody draws": {"measured_by": "01 01_gone"},
     "another notebook's figure": {"measured_by": "01 05_methods"},
     "a cell that is gone": {"measured_by": "01 n01-999"},
     "no notebook": {"measured_by": "99 99_figure"},
+    "no such measure": {"measure": "felt"},
+    "no such experiment": {"measure": "trial felt"},
+    "a number that nobody measures": {"measure": ""},
+    "a number of nothing": {"quantity": ""},
+    "no number": {"claimed": ""},
+    "a number of what cannot be measured": {"kind": "unmeasurable"},
+    "no such unit": {"unit": "miles"},
 }
 
 
 @pytest.mark.parametrize("change", SPOILT.values(), ids=SPOILT)
 def test_a_claim_that_is_spoilt_would_be_seen(change):
     whole = {"id": "ladder", "claim": "c", "kind": "number", "measured_by": "01 01_ladder"}
-    whole |= {"planned": "", "condition": "x"}
+    whole |= {"planned": "", "condition": "x", "quantity": "q", "unit": "×"}
+    whole |= {"claimed": "about 2", "measure": "shown: Redis"}
     assert wrong_with(whole) == "" and wrong_with(whole | change)
+
+
+@pytest.mark.parametrize("text", ["", "25", "about", "about x", "exactly 1 to 2", "some 5"])
+def test_what_says_no_number_is_refused(text):
+    with pytest.raises(ValueError, match="claimed must be such as 'about 25' or '5 to 10'"):
+        Claimed.read(text)
+
+
+# Verdicts
+
+
+def case(low: float, high: float, at: float | None = None, **more) -> Case:
+    return Case(f"at {low:g}", (low + high) / 2, low, high, at=at, **more)
+
+
+VERDICTS = {
+    "holds": ("about 10", [case(6, 19), case(9, 9)]),
+    "holds when": ("about 10", [case(6, 19), case(21, 30)]),
+    "holds when, in part": ("at most 5", [case(1, 2), case(4, 6)]),
+    "holds when, in between": (
+        "25 to 26",
+        [case(1, 2, at=1.0), case(24, 27, 2.0), case(90, 99, 3)],
+    ),
+    "does not hold": ("exactly 0", [case(3, 3)]),
+    "does not hold, in between": ("25 to 26", [case(1, 2), case(90, 99)]),
+    "does not hold, though it may be mended": ("exactly 0", [case(3, 3), case(0, 0, instead=True)]),
+    "not decided": ("more than 1", [case(0.9, 1.2)]),
+    "not decided, around it": ("1 to 2", [case(0.1, 9)]),
+    "not measured yet": ("exactly 0", [case(0, 0, instead=True)]),
+}
+
+
+@pytest.mark.parametrize("expected", VERDICTS)
+def test_a_verdict_follows_from_the_intervals_of_the_cases(expected):
+    text, cases = VERDICTS[expected]
+    assert claims.judged(Claimed.read(text), cases).word == expected.split(",")[0]
+
+
+def test_without_a_number_there_is_no_verdict_whatever_was_measured():
+    assert claims.judged(None, [case(1, 1)]).word == "cannot be measured"
+
+
+def test_what_lies_between_two_cases_names_them():
+    text, cases = VERDICTS["holds when, in between"]
+    assert claims.judged(Claimed.read(text), cases).speak_for == ["between 1 and 90"]
+
+
+def test_the_interval_of_a_median_holds_it_in_99_of_100_samples():
+    rng = np.random.default_rng(0)
+    ends = [sampled("", rng.exponential(size=99)) for _ in range(1000)]
+    missed = sum(not one.low <= np.log(2) <= one.high for one in ends)
+    assert missed < 25
+    assert sum(not one.low <= 1.0 <= one.high for one in ends) > 300  # control: the mean
+
+
+def test_the_interval_of_a_share_is_wide_where_few_were_tried():
+    assert part("", 5, 10).high - part("", 5, 10).low > 5 * (
+        part("", 500, 1000).high - part("", 500, 1000).low
+    )
+
+
+def test_the_interval_of_a_ratio_holds_the_ratio_of_every_pair():
+    one, other = case(2, 4), case(5, 10)
+    ratio = over("", one, other)
+    ends = [a / b for a, b in product((2, 4), (5, 10))]
+    assert (ratio.low, ratio.high) == (min(ends), max(ends))
+
+
+# From data to rows
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The rows of all claims, without the experiments of notebook 15."""
+    return claims.on_trial(trials=False, progress=False)
+
+
+def test_every_claim_has_its_row_in_the_order_of_the_file(rows):
+    assert [row.id for row in rows] == [claim["id"] for claim in CLAIMS]
+
+
+def test_every_measure_of_a_figure_finds_cases_in_the_committed_data(rows):
+    drawn = [row for row in rows if row.measure and not row.measure.startswith("trial ")]
+    assert {row.id: row.origin for row in drawn if not row.measured} == {} and len(drawn) > 60
+
+
+def test_a_row_says_of_which_scale_and_day_its_data_are(rows):
+    told = {row.id: row.origin for row in rows}
+    assert re.match(r"01_ladder, (full|quick), \d{4}-\d\d-\d\d", told["cache-100x"])
+
+
+@pytest.fixture
+def kept_apart(tmp_path, monkeypatch):
+    """Return a folder, the only one in which figures are looked for."""
+    monkeypatch.setattr(kept, "folders", lambda: [tmp_path])
+    return tmp_path
+
+
+def tried(id: str) -> claims.Row:
+    """Return the row of one claim, from kept data."""
+    told = [claim for claim in CLAIMS if claim["id"] == id]
+    return claims.on_trial(trials=False, progress=False, told=told)[0]
+
+
+def test_other_data_give_another_verdict(kept_apart):
+    for file in COMMITTED.glob("03_falsy.*"):
+        shutil.copy(file, kept_apart)
+    assert tried("if-result").verdict.word == "holds when"
+    df = pd.read_csv(kept_apart / "03_falsy.csv").assign(loads=1)
+    df.to_csv(kept_apart / "03_falsy.csv", index=False)
+    assert tried("if-result").verdict.word == "holds"
+
+
+def test_a_figure_that_is_missing_or_another_one_is_told_in_its_row(kept_apart):
+    row = tried("if-result")
+    assert row.verdict.word == "not measured yet" and "charts --only 03" in row.origin
+    for file in COMMITTED.glob("03_absent.*"):
+        name = file.name.replace("03_absent", "03_falsy")
+        (kept_apart / name).write_bytes(file.read_bytes())
+    about = json.loads((kept_apart / "03_falsy.json").read_text())
+    about["charts"][0]["data"] = "03_falsy.csv"
+    (kept_apart / "03_falsy.json").write_text(json.dumps(about))
+    assert "has not what" in tried("if-result").origin
+
+
+def test_data_that_are_older_than_the_notebook_are_told_so(kept_apart):
+    for file in COMMITTED.glob("03_falsy.*"):
+        shutil.copy2(file, kept_apart)
+    written = FOUND["03"].stat().st_mtime_ns
+    for seconds, is_older in ((-60, True), (60, False)):
+        at = written + seconds * 10**9
+        os.utime(kept_apart / "03_falsy.json", ns=(at, at))
+        assert kept.find("03_falsy").is_older == is_older
+
+
+def test_a_claim_whose_notebook_is_not_written_waits_for_it(rows):
+    planned = {"id": "p", "claim": "c", "kind": "rule", "measured_by": "", "planned": "14"}
+    planned |= {"condition": "x"} | dict.fromkeys(COLUMNS[6:], "")
+    (row,) = claims.on_trial(told=[planned], progress=False)
+    assert row.verdict.word == "not measured yet" and "notebook 14" in row.origin
+
+
+QUICK = {  # of a claim, what its experiment is to show on any machine
+    "bare-except": ("does not hold", 3.0),
+    "made-up-data": ("does not hold", 2.0),
+    "get-event-loop": ("holds when", 1.0),
+    "all-tasks": ("does not hold", 4.0),
+    "thread-safe-cache": ("does not hold", 20.0),
+    "decode-responses": ("holds when", 1.0),
+    "pipeline-trip": ("holds", 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with Bench() as bench:
+        yield bench
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_an_experiment_gives_the_cases_of_its_claim(id, bench):
+    (claim,) = [claim for claim in CLAIMS if claim["id"] == id]
+    cases = TRIALS[claim["measure"].removeprefix("trial ")](bench)
+    word, first = QUICK[id]
+    assert (claims.judged(Claimed.read(claim["claimed"]), cases).word, cases[0].value) == (
+        word,
+        first,
+    )
+
+
+# The page and the chart
+
+
+def test_the_page_has_every_claim_and_no_outside_part(rows, tmp_path):
+    file = claims.export(rows, tmp_path / "page.html")
+    text = file.read_text(encoding="utf-8")
+    assert [row.id for row in rows if f'<tr id="{row.id}">' not in text] == []
+    assert [row.claim for row in rows if row.claim not in unescape(text)] == []
+    outside = r"https?:|<script|<link|<img|\bsrc=|\burl\((?!#)|@import"
+    assert re.findall(outside, text) == [] and re.search(outside, f'{text}<img src="x">')
+
+
+def test_the_links_of_the_page_lead_to_notebooks(rows, tmp_path):
+    for folder in (tmp_path, notebooks.SCALES["quick"]):
+        links = set(re.findall(r'href="([^"]+\.ipynb)"', page.html(rows, folder)))
+        assert len(links) > 15 and all((folder / link).resolve().exists() for link in links)
+
+
+def test_the_page_is_written_among_the_charts_of_the_run(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path))
+    claims.export(rows[:40])
+    assert (tmp_path / "15_claims.html").exists()
+
+
+def test_the_ratios_are_the_numbers_that_have_no_unit_with_all_their_cases(rows):
+    df = claims.ratios(rows)
+    ids = {row.id for row in rows if row.kind == "number" and row.unit == "×" and row.measured}
+    assert set(df["claim"]) == ids and len(ids) >= 6
+    seen = df[df["source"] == "measured"].groupby("claim").size()
+    assert seen.to_dict() == {row.id: len(row.measured) for row in rows if row.id in ids}
+
+
+def test_a_chart_of_one_claim_shows_it_beside_each_case(rows):
+    row = next(row for row in rows if row.id == "set-pipeline-25x")
+    words = claims.case_chart(row).alt
+    assert words.count("claimed 25×") == len(row.measured) == words.count("measured")
+
+
+def test_two_runs_of_such_a_chart_are_compared_case_by_case(rows, tmp_path, monkeypatch):
+    for folder in ("first", "second"):
+        monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path / folder))
+        page.ratio_chart(rows, name="15_ratios")
+    compared = findings.compare(tmp_path / "first", tmp_path / "second")
+    assert compared["agrees"].all() and "measured, batch-50x" in set(compared["finding"])

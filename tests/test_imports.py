@@ -23,7 +23,7 @@ FLOORS = {
         "database server",
         "clients",
         "cache seeder",
-        "writes",
+        "writes smart",
         "apps metrics",
         "__init__",
         "lab",
@@ -36,7 +36,7 @@ FLOORS = {
         "measure hits notebooks",
         "draw contract",
         "findings faults watch",
-        "overlay",
+        "overlay claims",
         "panels",
     ],
 }

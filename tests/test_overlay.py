@@ -31,6 +31,11 @@ KINDS = {
         ["seconds", "method"],
         {},
     ),
+    "against": (
+        pd.DataFrame({"seconds": [0.2, 0.1], "method": ["threads"] * 2, "of": ["said", "seen"]}),
+        ["seconds", "method", "of"],
+        {},
+    ),
     "curve": (pd.DataFrame({"keys": [1, 2], "hit_rate": [0.3, 0.5]}), ["keys", "hit_rate"], {}),
     "bars": (pd.DataFrame({"order": ["DEL", "SET"], "loads": [3, 9]}), ["order", "loads"], {}),
     "timeline": (STEPS, ["at", "loads", "cache"], {"steps": True}),

@@ -56,6 +56,8 @@ class CacheAside(Generic[V]):
         max_value_bytes: Longer JSON is served and not cached. It is counted as it is stored: a
             letter outside of ASCII takes six bytes, or twelve.
         max_wait: Seconds that a read waits for room to load, or for another's load of its id.
+        expiry: A function of an id and its value as JSON text, called after each load, that returns
+            the seconds for which this value may live; ttl where it raises. More than ttl is ttl.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -75,6 +77,7 @@ class CacheAside(Generic[V]):
         max_loads: int = 20,
         max_value_bytes: int = 2**20,
         max_wait: float = 30,
+        expiry: Callable[[str, str], float] | None = None,
     ):
         check_client(client, "sync", "connect")
         settings = settings_of.checked(
@@ -88,6 +91,7 @@ class CacheAside(Generic[V]):
             max_loads=max_loads,
             max_wait=max_wait,
             max_value_bytes=max_value_bytes,
+            expiry=expiry,
         )
         settings_of.refuse_coroutine_functions(settings)
         self._core = Core(client, settings, Blocking(settings.max_loads))
@@ -182,6 +186,7 @@ class AsyncCacheAside(Generic[V]):
         max_loads: Loads that run at the same time; more of them queue.
         max_value_bytes: Longer JSON is served and not cached.
         max_wait: Seconds that a read waits for room to load, or for another's load of its id.
+        expiry: A plain function of an id and its value as JSON text, see `CacheAside`.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -201,6 +206,7 @@ class AsyncCacheAside(Generic[V]):
         max_loads: int = 20,
         max_value_bytes: int = 2**20,
         max_wait: float = 30,
+        expiry: Callable[[str, str], float] | None = None,
     ):
         check_client(client, "async", "connect_async")
         settings = settings_of.checked(
@@ -214,6 +220,7 @@ class AsyncCacheAside(Generic[V]):
             max_loads=max_loads,
             max_wait=max_wait,
             max_value_bytes=max_value_bytes,
+            expiry=expiry,
         )
         self._core = Core(client, settings, Awaiting(settings.max_loads))
         self._counts = self._core.counts

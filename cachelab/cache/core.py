@@ -11,7 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import filterfalse, islice
 from math import inf
@@ -392,7 +392,7 @@ class Core:
             nothing = attempt.flights[id].is_invalidated
             entries[id] = (
                 token,
-                *(NOTHING if nothing else self.form.entry(outcome, self.settings)),
+                *(NOTHING if nothing else self.entry(id, outcome)),
             )
         replies = await self.ask(attempt.budget, self.leases.store, entries)
         ends = {}
@@ -418,6 +418,24 @@ class Core:
         if value.is_the_loaders_alone:
             raise value.error
         return dict.fromkeys(ids, value)
+
+    def entry(self, id: str, outcome: Outcome) -> tuple[str, str]:
+        """Return what to store for what a load gave, "" for nothing, and its ttl in ms."""
+        settings = self.settings
+        if settings.expiry is not None and not isinstance(outcome, Failure):
+            settings = replace(settings, ttl=self._expiry(settings.expiry, id, outcome))
+        return self.form.entry(outcome, settings)
+
+    def _expiry(self, expiry: Callable[[str, str], float], id: str, text: str) -> float:
+        """Return how many seconds a value may live: what a stranger's function says, or ttl."""
+        try:
+            seconds = _check.number("what expiry returns", expiry(id, text), above=0)
+        except Exception as error:
+            self.counts.say(
+                "expiry", f"has an expiry that failed for {id!r}, and takes ttl: {error}"
+            )
+            return self.settings.ttl
+        return min(seconds, self.settings.ttl)
 
     def say_slow(self, seconds: float) -> None:
         """Say once that a load has outlasted its lease."""

@@ -26,6 +26,7 @@ class Settings:
     max_wait: float
     max_value_bytes: int
     grace: float = 0.0  # of `cachelab.writes.RefreshAhead` alone
+    expiry: Callable[[str, str], float] | None = None
 
     @property
     def longest(self) -> float:
@@ -46,11 +47,14 @@ def checked(
     max_wait: float,
     max_value_bytes: int,
     grace: float | None = None,
+    expiry: Callable[[str, str], float] | None = None,
 ) -> Settings:
     """Return the settings; TypeError or ValueError name the argument, its value and the rule."""
     for name, function in (("load", load), ("load_many", load_many)):
         if not callable(function) and (function is not None or name == "load"):
             raise TypeError(f"{name} must be a function, not {function!r}")
+    if expiry is not None and (not callable(expiry) or inspect.iscoroutinefunction(expiry)):
+        raise TypeError(f"expiry must be a plain function, not {expiry!r}")
     return Settings(
         load=load,
         load_many=load_many,
@@ -65,6 +69,7 @@ def checked(
         max_wait=_check.number("max_wait", max_wait, above=0, high=_check.LONGEST_WAIT),
         max_value_bytes=_check.whole("max_value_bytes", max_value_bytes, least=1),
         grace=0.0 if grace is None else _check.number("grace", grace, above=0),
+        expiry=expiry,
     )
 
 

@@ -13,9 +13,9 @@ from cachelab._extras import need
 ROOMS = {
     "measure": "timing link disk costs callers pages",
     "draw": "charts figures canvas layout roles units",
-    "hits": "workload traces theory eviction replay policies",
+    "hits": "workload traces theory eviction replay policies prediction",
     "watch": "observe clinic rights rules drill",
-    "faults": "applications outage stampede guards scaling kills writing",
+    "faults": "applications outage stampede guards scaling kills writing restarts",
     "panels": "widgets buttons display dashboard",
 }
 

@@ -184,7 +184,7 @@ def _tidy(*charts: dict) -> list[pd.DataFrame]:
         for column, end in {"n": trials, "low": f"{value}_low", "high": f"{value}_high"}.items():
             tidy[column] = df[end] if end in df.columns else np.nan
         tidy["count"] = df[value].dtype.kind == "i"
-        if kind == "bars":
+        if kind in ("bars", "against"):
             tidy["place"] = ", " * bool(series) + df[place].map(str)
         if kind == "timeline":
             _tidy_times(tidy, chart, df[place])
@@ -255,6 +255,8 @@ def _columns(chart: dict) -> tuple[str, str | None, str | None]:
     value, place = (given["y"], given["x"]) if along else (given["x"], None)
     if {"ratio", "ratio_low", "ratio_high"} <= set(chart["df"].columns):
         value = "ratio"
+    if kind == "against":
+        return value, given["by"], given["y"]
     return value, given.get("by") if along or kind == "ecdf" else given["y"], place
 
 

@@ -225,7 +225,7 @@ class _Writer:
         leased = (await core.ask(budget, self._begin, {id: (token,)}))[id] == 1
         outcome = await self._commit(id, value, leased)
         core.overtake(id)
-        entry = NOTHING if isinstance(outcome, Failure) else core.form.entry(text, core.settings)
+        entry = NOTHING if isinstance(outcome, Failure) else core.entry(id, text)
         reply = (await core.ask(budget, self._end, {id: (token, *entry)}))[id]
         await self._settle(id, outcome, is_cached=reply in (0, 1))
 

@@ -37,6 +37,7 @@ from cachelab.lab.draw.units import UNITS, Names, axis_label, unit_of, written
 __all__ = [
     "ROLES",
     "UNITS",
+    "against",
     "bars",
     "curve",
     "ecdf",
@@ -238,6 +239,47 @@ def ranking(
     words = ", ".join(f"{group} {plot.written(value, x)}" for group, value in pairs)
     about = plot.ax.get_xlabel().capitalize()
     return Drawn(f"{about}{log}: {words}.", _whiskers(low, high))
+
+
+@chart
+def against(
+    plot: Plot,
+    x: str,
+    y: str,
+    by: str,
+    low: str | None = None,
+    high: str | None = None,
+    *,
+    logx: bool | None = None,
+) -> Drawn:
+    """Draw the values of each category ``y`` in a row of its own, a mark for each ``by``.
+
+    So what is said of a thing stands against what was seen of it. ``low`` and ``high`` name columns
+    with the ends of a whisker.
+    """
+    groups, places, lines, words = plot.groups(by), list(dict.fromkeys(plot.df[y])), [], []
+    looks = assign(groups, plot.roles, SPARE[0])
+    rows_of(plot.ax, places, per_row=0.2 + 0.2 * len(groups))
+    for i, (group, rows) in enumerate(groups.items()):
+        look, shift = looks[group], 0.25 * (i - (len(groups) - 1) / 2)
+        at = [places.index(place) + shift for place in rows[y]]
+        marker = {"marker": look.marker or "|", "linestyle": "none", "markersize": 9}
+        plot.ax.plot(rows[x], at, clip_on=False, **look.mark | {"markeredgewidth": 1.5} | marker)
+        if low or high:
+            ends = [rows[x] - rows[low or x], rows[high or x] - rows[x]]
+            plot.ax.errorbar(rows[x], at, xerr=ends, **_WHISKER | {"ecolor": look.color})
+        lines.append((str(group), replace(look, marker=look.marker or "|"), rows[x][:0], at[:0]))
+        for place, some in rows.groupby(y, sort=False):
+            told = ", ".join(plot.written(value, x) for value in some[x])
+            words.append((places.index(place), f"{group} {told}"))
+    for row in range(1, len(places)):
+        plot.ax.axhline(row - 0.5, color=BLACK, alpha=0.15, linewidth=1)
+    ends = plot.df[[column for column in (x, low, high) if column]]
+    log = set_axis(plot.ax, "x", pd.Series(ends.to_numpy().ravel()), plot.units[x], logx)
+    plot.label(axis_label(x, plot.units), "")
+    said = (f"{one}: " + ", ".join(t for at, t in words if at == i) for i, one in enumerate(places))
+    about = f"{plot.ax.get_xlabel().capitalize()}{log}, a row each. "
+    return Drawn(about + "; ".join(said) + ".", _whiskers(low, high), lines)
 
 
 @chart

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from tqdm.auto import tqdm
 
 from cachelab import _check
+from cachelab.lab import claims
 from cachelab.lab.draw import charts
 from cachelab.lab.draw.units import written
 from cachelab.lab.faults.applications import token_bucket
@@ -40,6 +41,7 @@ __all__ = [
     "batch_seconds",
     "break_a_node",
     "break_the_server",
+    "claim_and_evidence",
     "cost_of_a_hit",
     "hit_rate_and_capacity",
     "how_big_a_cache",
@@ -419,6 +421,30 @@ def how_big_a_cache(
             description="room, of all keys",
         ),
     )
+
+
+def claim_and_evidence(
+    rows: Iterable[claims.Row] | None = None, id: str = "set-pipeline-25x"
+) -> ipywidgets.VBox:
+    """Return a choice of claims above what is claimed and what was measured in each case.
+
+    Args:
+        rows: Of `claims.on_trial`; None: those of which figures have kept data.
+        id: Of the claim that is shown first; where it has no data, the first that has.
+
+    Raises:
+        ValueError: No claim has data.
+    """
+    tried = claims.on_trial(trials=False, progress=False) if rows is None else rows
+    found = {row.id: row for row in tried if row.cases}
+    if not found:
+        raise ValueError("rows must have data: python -m cachelab charts draws what they need")
+    choice = ipywidgets.Dropdown(
+        options=[(row.claim, name) for name, row in found.items()],
+        value=id if id in found else next(iter(found)),
+        description="claim",
+    )
+    return panel(lambda claim: claims.case_chart(found[claim]), claim=choice)
 
 
 def _ends(control: ipywidgets.Widget) -> list:

@@ -10,6 +10,7 @@ how_big_a_cache = widgets.how_big_a_cache(progress=False)
 ttl_and_staleness = widgets.ttl_and_staleness()
 stampede = widgets.stampede()
 limit_over_time = widgets.limit_over_time()
+claim_and_evidence = widgets.claim_and_evidence()
 
 # What is there now is looked at by no collection after the fork: to look is to write, and what is
 # written is no longer shared.
