@@ -117,6 +117,7 @@ FAMILIES: dict[str, tuple[str, Labels, str]] = {
     "cachelab_writes_repeated": ("counter", W, "Writes that had been applied before."),
     "cachelab_writes_failed": ("counter", W, "Tries of a write that raised."),
     "cachelab_server_up": ("gauge", S, "Whether the server answered INFO in time."),
+    "cachelab_server_timed_out": ("gauge", S, "Whether it gave no answer in time, and no error."),
     "cachelab_server_uptime_in_seconds": ("gauge", S, "Seconds since the server started."),
     "cachelab_server_memory_used_bytes": ("gauge", S, "Memory that the server has allocated."),
     "cachelab_server_memory_max_bytes": ("gauge", S, "maxmemory of the server; 0 for no limit."),
@@ -256,6 +257,7 @@ class _Source:
     Attributes:
         kind: Names of one kind are told apart.
         of: A weak reference to the thing.
+        troubles: Why Redis has told nothing of late; each kind of error is said once.
     """
 
     kind = "cache"
@@ -263,6 +265,7 @@ class _Source:
     def __init__(self, what: Any, name: str):
         self.name = name
         self.of = weakref.ref(what)
+        self.troubles: set[type[Exception]] = set()
 
     def counts(self, what: Any) -> Iterator[Sample]:
         """Yield what the process has counted itself."""
@@ -276,7 +279,7 @@ class _Source:
         """Ask Redis; called in a thread."""
 
     def told(self, what: Any, reply: Any) -> Iterator[Sample]:
-        """Yield what Redis has told: None if it has not, in time."""
+        """Yield what Redis has told: an exception if it would not, None if not in time."""
         return iter(())
 
     def leave(self, what: Any) -> None:
@@ -356,11 +359,14 @@ class _Worker(_Stream):
 
 
 class _Server(_Source):
+    """What INFO says. A node that a cluster's client has given up is asked after all the same."""
+
     kind = "server"
 
     def __init__(self, what: Any, name: str):
         check_client(what, "sync", "connect")
         super().__init__(what, name)
+        self._nodes: dict[str, Any] = {}  # of a cluster, by address
 
     def client(self, what: Any) -> Any:
         return what
@@ -370,23 +376,29 @@ class _Server(_Source):
             return {self.name: what.info()}
         if not what.nodes_manager.slots_cache:  # nobody has used it: whom there is to ask?
             shards.exchange(what, [(0, ("PING",))])
-        nodes = what.get_nodes()
-        told: dict[str, Any] = {node.name: None for node in nodes}
-        came = shards.exchange(what, [(node, ("INFO",)) for node in nodes])  # all at once
-        for name, reply in zip(told, came, strict=True):
-            if isinstance(reply, bytes):
-                told[name] = parse_info(reply)  # type: ignore[no-untyped-call]
-        return told
+        now = {node.name: node for node in what.get_nodes()}
+        nodes = self._nodes | now
+        asked = [(node, words) for words in (("INFO",), _LISTED) for node in nodes.values()]
+        came = shards.exchange(what, asked)  # all at once
+        told = dict(zip(nodes, came[: len(nodes)], strict=True))
+        listed = b"\n".join(reply for reply in came[len(nodes) :] if isinstance(reply, bytes))
+        gone = {name for name in nodes.keys() - now if listed and not _is_listed(name, listed)}
+        self._nodes = {name: node for name, node in nodes.items() if name not in gone}
+        return {name: told[name] for name in self._nodes}
 
     def told(self, what: Any, reply: Any) -> Iterator[Sample]:
-        for server, info in (reply or self._silent(what)).items():
-            yield "cachelab_server_up", (server,), info is not None
-            yield from _of_info(server, info or {})
+        for server, info in _each(reply, self._nodes or [self.name]).items():
+            if isinstance(info, bytes):
+                info = parse_info(info)  # type: ignore[no-untyped-call]
+            is_up = isinstance(info, dict)
+            yield "cachelab_server_up", (server,), is_up
+            # None: it is still being asked
+            yield "cachelab_server_timed_out", (server,), isinstance(info, _LATE)
+            yield from _of_info(server, info if is_up else {})
 
-    def _silent(self, what: Any) -> dict[str, Any]:
-        names = [node.name for node in what.get_nodes()] if shards.is_cluster(what) else []
-        return dict.fromkeys(names or [self.name])
 
+_LISTED = ("CLUSTER", "NODES")
+_LATE = (redis.TimeoutError, type(None))
 
 KINDS_OF: tuple[tuple[tuple[type, ...], type[_Source]], ...] = (
     ((CacheAside, AsyncCacheAside), _Cache),
@@ -413,8 +425,12 @@ class _Asking:
                 break
             try:
                 self.replies[source] = source.ask(what)
+                source.troubles.clear()
             except Exception as error:  # whoever listens there may talk nonsense
-                log.debug("%r has told a scrape nothing: %s", source.name, error)
+                self.replies[source] = error
+                if type(error) not in source.troubles:
+                    source.troubles.add(type(error))
+                    log.warning("%r tells nothing to a scrape: %s", source.name, error)
 
 
 class _Collector:
@@ -506,6 +522,16 @@ async def _closed(reply: Any, client: Any) -> Any:
     finally:
         pool = getattr(client, "connection_pool", None)
         await (pool.disconnect() if pool else client.aclose())
+
+
+def _each(reply: Any, names: Iterable[str]) -> Mapping[str, Any]:
+    return reply if isinstance(reply, dict) else dict.fromkeys(names, reply)
+
+
+def _is_listed(name: str, listed: bytes) -> bool:
+    """Say whether nodes of a cluster have one of that address among them."""
+    host, _, port = name.encode().rpartition(b":")
+    return any(host in line and b":%b@" % port in line for line in listed.splitlines())
 
 
 def _of_info(server: str, info: Mapping[str, Any]) -> Iterator[Sample]:

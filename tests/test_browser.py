@@ -334,6 +334,37 @@ def kill_and_start(panel) -> None:
     told.get_by_text("Nothing runs").wait_for()
 
 
+def watch_and_fill(panel) -> None:
+    """Start a server in use, fill it and end that: numbers are there, and what is on is told."""
+    panel.get_by_role("button", name="start", exact=True).press("Enter")
+    panel.get_by_text("The server is in use.").wait_for()
+    panel.get_by_text("commands/s").wait_for()
+    fill = panel.get_by_role("button", name="fill", exact=True)
+    fill.press("Enter")
+    panel.get_by_text("with fill on top").wait_for()
+    assert "memory used" in changed(panel, changed(panel, ""))
+    fill.press("Space")
+    panel.get_by_text("The server is in use.").wait_for()
+    panel.get_by_role("button", name="stop").press("Space")
+    panel.get_by_text("Nothing runs").wait_for()
+
+
+def visit_and_look(panel) -> None:
+    """Visit a patient, look, be given a hint, name nothing, leave: each is told in words."""
+    told = panel.locator(".cachelab-region").first
+    for name, words in {
+        "visit": "Patient 1:",
+        "look": "Go down the questions",
+        "hint": "Hint 1:",
+        "try": "no cause is named",
+        "leave": "Nobody is here",
+    }.items():
+        panel.get_by_role("button", name=name, exact=True).press("Enter")
+        told.get_by_text(words).first.wait_for()
+        assert name != "look" or panel.locator("tr:has(td)").count() > 5
+    assert told.get_attribute("aria-live") == "polite"
+
+
 def run_all(page) -> str:
     """Choose Run › Run All Cells and return "all", or "failed" if a cell stopped it."""
     for item in ("Run", "Run All Cells"):
@@ -358,6 +389,8 @@ MOVES = dict.fromkeys(PANELS, slide) | {
     "break_the_server": break_and_mend,
     "break_a_node": break_one_node,
     "kill_the_worker": kill_and_start,
+    "watch_a_server": watch_and_fill,
+    "visit_a_patient": visit_and_look,
 }
 
 

@@ -406,6 +406,21 @@ def test_what_a_server_tells_of_itself_is_odd_beyond_a_bound(in_use, told, part,
     assert before[part][1] == "ok" and states[part][1] == "odd" and said in states[part][2]
 
 
+def test_a_slow_command_with_bytes_that_are_no_text_does_not_end_the_checkup(in_use):
+    in_use.config_set("slowlog-log-slower-than", 0)
+    in_use.set(b"\xff", b"\xfe", ex=60)
+    in_use.config_set("slowlog-log-slower-than", -1)
+    with pytest.raises(UnicodeDecodeError):  # the control: as the client decodes
+        in_use.execute_command("SLOWLOG", "GET", 10)
+    assert checkup.slow(in_use)[1] == "odd"
+
+
+def test_of_many_kinds_of_errors_the_most_frequent_are_told():
+    kinds = {f"errorstat_KIND{number}": {"count": number} for number in range(1, 200)}
+    _, _, told, _ = checkup.errors(kinds)
+    assert told.startswith("KIND199 199, KIND198 198, ") and told.endswith(" and 194 other kinds")
+
+
 def test_it_asks_little_and_changes_nothing(in_use):
     lets_entries_live(in_use)
     info = in_use.info()

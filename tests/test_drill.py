@@ -88,7 +88,7 @@ def test_a_server_in_use_shows_what_is_put_on_it_and_leaves_nothing(policy):
         assert until(lambda: len(watched.frame) >= 2)
         assert watched.frame["evicted"].max() == 0
         watched.turn("fill")
-        full = "errors of the cache so far" if policy == "noeviction" else "evicted a second"
+        full = "errors" if policy == "noeviction" else "evicted/s"
         assert until(lambda: watched.numbers()[full] != "0")
         watched.turn("fill")
         assert watched.on == {} and set(watched.recent()["number"]) == {"hit rate", "memory used"}

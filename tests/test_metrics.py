@@ -273,6 +273,31 @@ def test_a_frozen_server_delays_a_scrape_by_a_bound_and_hides_no_count_of_the_pr
     assert ("cachelab_writes_waiting", "orders") not in seen
 
 
+def is_late(seen: Series) -> list[float]:
+    return [seen[f"cachelab_server_{one}", "redis"] for one in ("up", "timed_out")]
+
+
+def test_a_server_that_refuses_is_told_from_one_that_says_nothing(registry):
+    with cl.Server() as server:
+        client = metrics.register(cl.connect(server.url), "redis", registry)
+        assert at_best(lambda: is_late(scraped(registry)) == [1, 0]) and client
+        server.freeze()
+        assert is_late(scraped(registry)) == [0, 1]
+        server.thaw()
+        server.kill()
+        assert at_best(lambda: is_late(scraped(registry)) == [0, 0])
+
+
+def test_what_keeps_a_server_from_telling_is_said_once(server, registry, caplog):
+    wrong = f"redis://:wrong@127.0.0.1:{server.port}"
+    client = metrics.register(cl.connect(wrong, check=False), "redis", registry)
+    for _ in range(3):
+        scraped(registry)
+    (said,) = caplog.messages
+    assert said.startswith("'redis' tells nothing to a scrape: ") and "password" in said
+    assert client and not is_late(scraped(registry))[0]
+
+
 class _Nonsense(socketserver.BaseRequestHandler):
     def handle(self):
         while self.request.recv(65536):
@@ -530,7 +555,8 @@ def test_a_server_s_numbers_have_the_names_and_the_meanings_of_redis_exporter(
     ours = {key[0]: value for key, value in scraped(registry).items()}
     named = {key[0]: value for key, value in theirs.items()}
     apart = {name for name in ours if name.replace(OURS, "redis_") not in named}
-    assert apart <= {f"{OURS}errors_total"}  # which older ones do not show
+    own = {f"{OURS}timed_out", f"{OURS}errors_total"}  # older ones do not show errors
+    assert apart <= own
     ours = {name: value for name, value in ours.items() if name not in MOVING | apart}
     assert ours == {name: named[name.replace(OURS, "redis_")] for name in ours}
 
@@ -617,6 +643,12 @@ def test_a_worker_shows_what_it_has_applied_when_it_is_asked_to(command, client,
     assert http(url)["cachelab_writes_waiting", "writes"] == 0
 
 
+def test_a_port_that_another_program_has_is_an_error_that_names_it(server, monkeypatch, capsys):
+    monkeypatch.setenv("REDIS_URL", server.url)
+    assert main(["metrics", "--port", str(server.port)]) == 2
+    assert f"127.0.0.1:{server.port} is not free" in capsys.readouterr().err
+
+
 def test_the_command_asks_for_the_server_that_is_meant(monkeypatch, capsys):
     for name in [one for one in os.environ if one.startswith("REDIS_")]:
         monkeypatch.delenv(name)
@@ -654,3 +686,36 @@ def test_on_a_cluster_each_shard_has_a_breaker_and_each_node_its_numbers(registr
         next(node for node in cluster.nodes if lost.endswith(f":{node.port}")).freeze()
         seen = scraped(registry)
         assert [seen["cachelab_server_up", place] for place in (lost, *others)] == [0, 1, 1]
+
+
+@pytest.mark.further
+def test_a_node_that_is_away_is_shown_until_it_is_back_or_forgotten(registry):
+    def shown() -> float | None:
+        users.get_many(f"user-{n}" for n in range(50))  # the client learns who holds what
+        return scraped(registry).get(("cachelab_server_up", place))
+
+    def at_last_shown(value: float | None) -> None:
+        until = time.monotonic() + PATIENT * 6
+        while shown() != value:
+            assert time.monotonic() < until
+
+    with cl.Cluster(primaries=3, replicas=1) as cluster:
+        client = metrics.register(cl.connect(cluster.url, check=False), "cluster", registry)
+        users = cl.CacheAside(client, str, ttl=60)
+        away = cluster.nodes[0]
+        place = f"127.0.0.1:{away.port}"
+        at_last_shown(1)
+        with redis.Redis.from_url(away.url) as link:
+            number = link.execute_command("CLUSTER MYID")
+        away.kill()
+        until = time.monotonic() + PATIENT * 6
+        while place in {node.name for node in client.get_nodes()}:  # the control: it forgets
+            assert shown() == 0 and time.monotonic() < until
+        assert shown() == 0
+        away.restart()
+        at_last_shown(1)
+        away.kill()
+        for node in cluster.nodes[1:]:
+            with redis.Redis.from_url(node.url) as link:
+                link.execute_command("CLUSTER FORGET", number)
+        at_last_shown(None)

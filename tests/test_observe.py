@@ -50,6 +50,17 @@ def test_info_is_a_row_for_each_value_with_its_section(client):
     assert set(observe.info(client, "memory", "stats")["section"]) == {"memory", "stats"}
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("name", ["info", "commands", "latency", "memory", "keys"])
+def test_a_client_that_does_not_decode_sees_the_same(server, client, name, protocol):
+    look = getattr(observe, name)
+    client.set("a", "1", ex=60), look(client)
+    with redis.Redis.from_url(server.url, protocol=protocol) as plain:
+        assert isinstance(plain.get("a"), bytes)  # it is what redis-py makes unasked
+        first = [set(look(one).iloc[:, 0]) for one in (plain, client)]
+    assert first[0] and first[0] <= first[1] and set(map(type, first[0])) == {str}
+
+
 def test_what_grew_between_two_looks_is_told_and_a_count_that_began_anew_as_it_stands(client):
     before = observe.values(client, "stats")
     for _ in range(3):

@@ -197,6 +197,7 @@ def test_nothing_is_collected_while_a_picture_is_drawn():
     lambda: widgets.ttl_and_staleness(ttl=-1), lambda: widgets.stampede(readers=0),
     lambda: widgets.break_the_server({}, {}, seconds=0), lambda: widgets.how_big_a_cache(keys=2.5),
     lambda: widgets.ask_a_user(None, None, rows=0), lambda: widgets.kill_the_worker(seconds=0),
+    lambda: widgets.watch_a_server(seconds=0),
 ])  # fmt: skip
 def test_a_panel_refuses_a_number_that_makes_no_sense(make):
     with pytest.raises((ValueError, TypeError), match="must be"):
@@ -363,7 +364,7 @@ def shown(panel):
     return bundle, about["image/png"], np.asarray(picture)
 
 
-@pytest.mark.parametrize("name", ["cost", "batch", "ask", "break", "kill"])
+@pytest.mark.parametrize("name", ["cost", "batch", "ask", "break", "kill", "visit"])
 def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a_kernel(
     name, measured, users, client
 ):
@@ -373,6 +374,7 @@ def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a
         "ask": lambda: widgets.ask_a_user(users, client),
         "break": lambda: widgets.break_the_server({"CacheAside": guarded}, ROWS),
         "kill": widgets.kill_the_worker,
+        "visit": widgets.visit_a_patient,
     }[name]()
     bundle, about, pixels = shown(panel)
     said = {
@@ -381,6 +383,7 @@ def test_a_panel_carries_a_picture_of_its_controls_and_the_words_that_it_needs_a
         "ask": "User id user-42, Ask.",
         "break": "application CacheAside, start, kill, restart",
         "kill": "writes wait in a list, popped, start, kill -9, worker, stop.",
+        "visit": "patient 1, visit, look, hint, leave, cause ?, cure ?, try.",
     }[name]
     assert stills.SENTENCE in bundle["text/plain"] and said in bundle["text/plain"]
     assert VIEW in bundle and about["alt"] == bundle["text/plain"]
@@ -498,3 +501,40 @@ def test_a_worker_is_killed_and_another_started_and_nothing_is_left_after_stop(f
     assert re.search(rf"in Redis, {lost} lost", picture.value)
     assert told.value == "Nothing runs. Press start."
     assert threading.active_count() == before and not which.disabled
+
+
+def test_a_server_in_use_is_loaded_and_its_numbers_are_there_until_stop():
+    before = threading.active_count()
+    which, row, numbers, told, _ = widgets.watch_a_server().children
+    press = {button.description: button.click for button in row.children}
+    press["scan"]()
+    assert told.value == "Nothing runs. Press start."
+    press["start"](), press["scan"]()
+    assert told.value.endswith("with scan on top.") and which.disabled
+    deadline = time.monotonic() + 30
+    while "clients" not in numbers.value and time.monotonic() < deadline:
+        time.sleep(0.1)
+        press["load"]()
+    assert "<td>" in numbers.value
+    press["stop"]()
+    assert told.value == "Nothing runs. Press start." and threading.active_count() == before
+
+
+def test_a_patient_is_visited_looked_at_and_diagnosed():
+    which, ask, cause, cure, tries, told, numbers = widgets.visit_a_patient().children
+    press = {button.description: button.click for button in (*ask.children, *tries.children)}
+    press["look"]()
+    assert told.value.startswith("Nobody is here")
+    which.value = 4
+    press["visit"](), press["look"]()
+    assert "16 workers, 1 connections" in numbers.value and "NaN" not in numbers.value
+    press["hint"](), press["hint"]()
+    assert told.value.startswith("Hint 2: How many workers share")
+    cause.value, cure.value = "a value that is too big", "send more commands in a pipeline"
+    press["try"]()
+    assert told.value.count("not yet") == 2
+    cause.value, cure.value = "too few connections in the pool", "open a connection for each worker"
+    press["try"]()
+    assert told.value.count("held: ") == 2
+    press["leave"]()
+    assert told.value.startswith("Nobody is here") and numbers.value == ""

@@ -20,6 +20,7 @@ FULL = 0.9  # of the limit
 CLIENT_SHARE = 0.8  # of maxclients
 FRAGMENTED = 1.5, 100 * 2**20  # times, and bytes: both
 DEAR = 1000  # microseconds, on average, of a command that looks through much
+SHOWN = 5  # kinds of errors; a script may reply with one of its own
 OFTEN = 10  # calls: what is called less often is a person's
 PERSONS = frozenset({"config|get", "config|set", "info", "scan"})  # no program's commands
 
@@ -128,7 +129,9 @@ def errors(info: Info) -> Row:
         for name, told in info.items()
         if name.startswith("errorstat_") and isinstance(told, dict)
     }
-    told = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()) or "none"
+    often = sorted(kinds, key=lambda kind: -kinds[kind])[:SHOWN]
+    more = f" and {len(kinds) - SHOWN} other kinds" if len(kinds) > SHOWN else ""
+    told = (", ".join(f"{kind} {kinds[kind]:,}" for kind in often) or "none") + more
     if "OOM" in kinds:
         way = "CONFIG SET maxmemory-policy allkeys-lfu  # or a higher maxmemory"
         return "errors", "odd", f"{told}: it was full, and refused to store", way
@@ -185,12 +188,12 @@ def commands(link: Link) -> Row:
 
 def slow(link: Link) -> Row:
     """What it has noted as slow; of the arguments nothing is shown."""
-    noted = link.execute_command("SLOWLOG", "GET", 10)
+    noted = link.execute_command("SLOWLOG", "GET", 10, NEVER_DECODE=True)
     if not noted:
         return "slow", "ok", "no command was slow enough to be noted", ""
     worst = max(noted, key=lambda entry: entry[2])
-    name = worst[3][0] if isinstance(worst[3][0], str) else worst[3][0].decode(errors="replace")
-    told = f"{len(noted)} of late, the longest {name} with {worst[2] / 1000:,.0f} ms"
+    name = worst[3][0].decode(errors="backslashreplace")[:40]
+    told = f"{len(noted)} of late, the longest {name} with {worst[2] / 1000:,.3g} ms"
     return "slow", "odd", told, "SLOWLOG GET 10  # shows who sends it"
 
 

@@ -79,13 +79,22 @@ def shown(host: str, port: int, registry: "CollectorRegistry") -> "Iterator[str]
         host: The address to listen on.
         port: Its port; 0 for a free one.
         registry: What is shown.
+
+    Raises:
+        CachelabError: Nothing can listen there.
     """
     from prometheus_client import start_http_server
 
     port = _check.whole("the port of metrics", port, least=0, most=65535)
-    httpd, thread = start_http_server(port, host, registry)
+    place = f"[{host}]" if ":" in host else host
+    try:
+        httpd, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise CachelabError(
+            f"{place}:{port} is not free for metrics, or no address of this machine: choose "
+            f"another port, or 0 for any that is free ({error})"
+        ) from error
     with httpd:
-        place = f"[{host}]" if ":" in host else host
         try:
             yield f"http://{place}:{httpd.server_port}/metrics"
         finally:

@@ -64,16 +64,19 @@ class Live:
         return pd.concat(rows).dropna()
 
     def numbers(self) -> dict[str, str]:
-        """Return the numbers of the last look, for people; {} before the first."""
+        """Return the numbers of the last look, for people; {} before the first.
+
+        errors: what the cache has counted since the start.
+        """
         if self.frame.empty:
             return {}
         now = self.frame.iloc[-1].fillna(0)
         errors = sum(self.cache.stats.errors_by_kind.values())
         each = ("commands", "hits", "misses", "evicted", "connections")
-        return {f"{name} a second": f"{now[name]:,.0f}" for name in each} | {
+        return {f"{name}/s": f"{now[name]:,.0f}" for name in each} | {
             "clients": f"{now['clients']:.0f}",
             "memory": f"{now['used'] / 2**20:.1f} of {ROOM / 2**20:.0f} MB",
-            "errors of the cache so far": f"{errors:,}",
+            "errors": f"{errors:,}",
         }
 
     def turn(self, what: str) -> None:

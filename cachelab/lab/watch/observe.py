@@ -195,12 +195,12 @@ def slow(client: redis.Redis, count: int = 16) -> pd.DataFrame:
     for kind, unit in LOGS.items():
         used += 1
         try:
-            found = _sent(client, "COMMANDLOG GET", count, kind, NEVER_DECODE=True)
+            found = _sent(client, "COMMANDLOG GET", count, kind, raw=True)
         except ResponseError as error:
             refused = isinstance(error, NoPermissionError)
             whose = "this user may not ask" if refused else "this server has no"
             why = f"{whose} COMMANDLOG: what was large is not shown"
-            found = _sent(client, "SLOWLOG", "GET", count, NEVER_DECODE=True)
+            found = _sent(client, "SLOWLOG", "GET", count, raw=True)
             used += 1
         rows += [_entry(kind, unit, one) for one in found]
         if why:
@@ -298,7 +298,7 @@ def keys(client: redis.Redis, prefix: str = "", sample: int = SAMPLE) -> pd.Data
     cursor, used = 0, 0
     for _ in range(max(10, -(-sample // STEP))):
         looks = ("MATCH", match, "COUNT", STEP)
-        cursor, names = _sent(node, "SCAN", cursor, *looks, NEVER_DECODE=True)
+        cursor, names = _sent(node, "SCAN", cursor, *looks, raw=True)
         cursor = int(cursor)
         new = [name for name in names if name not in found][: sample - len(found)]
         found |= dict(zip(new, _looked_at(node, new), strict=True))
@@ -489,11 +489,22 @@ def _one(client: redis.Redis) -> redis.Redis:
     return client
 
 
-def _sent(client: redis.Redis, command: str, *arguments: Any, **options: Any) -> Any:
-    """Return the reply as it comes: redis-py parses those of the names that it knows."""
-    if command == "INFO":
+def _sent(client: redis.Redis, command: str, *arguments: Any, raw: bool = False) -> Any:
+    """Return the reply as it comes, as text unless it is to be raw, whatever the client decodes."""
+    if command == "INFO":  # redis-py parses those of the names that it knows
         command, arguments = " ".join(["INFO", *(arguments or ["default"])]), ()
-    return _one(client).execute_command(command, *arguments, **options)
+    reply = _one(client).execute_command(command, *arguments, NEVER_DECODE=True)
+    return reply if raw else _text(reply)
+
+
+def _text(reply: Any) -> Any:
+    if isinstance(reply, bytes):
+        return reply.decode(errors="backslashreplace")
+    if isinstance(reply, list):
+        return list(map(_text, reply))
+    if isinstance(reply, dict):
+        return {_text(name): _text(value) for name, value in reply.items()}
+    return reply
 
 
 def _lines(text: str) -> Iterator[tuple[str, str, str]]:
@@ -557,7 +568,7 @@ def _looked_at(client: redis.Redis, names: list[bytes]) -> list[tuple[Any, ...]]
     """Return (type, bytes, ttl, idle, freq) of each key: what is refused or not there is NaN."""
     block = client.pipeline(transaction=False)
     for name in names:
-        block.execute_command("TYPE", name)
+        block.execute_command("TYPE", name, NEVER_DECODE=True)
         block.execute_command("MEMORY USAGE", name, "SAMPLES", NESTED)
         block.execute_command("PTTL", name)
         block.execute_command("OBJECT IDLETIME", name)
@@ -569,7 +580,7 @@ def _looked_at(client: redis.Redis, names: list[bytes]) -> list[tuple[Any, ...]]
         size, left, idle, freq = (
             one if isinstance(one, int) and one >= 0 else np.nan for one in numbers
         )
-        kind = kind if isinstance(kind, str) else "unknown"
+        kind = kind.decode() if isinstance(kind, bytes) else "unknown"
         rows.append((kind, size, left / 1000, idle, freq))
     return rows
 
