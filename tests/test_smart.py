@@ -503,3 +503,26 @@ def test_a_prefetch_that_was_evicted_before_its_read_is_wasted():
     ledger.missed("b")
     ledger.read("b")
     assert (ledger.useful, ledger.wasted) == (0, 1)
+
+
+def test_the_price_of_a_load_keeps_staleness_where_what_changes_most_is_read_most():
+    clock, log_rate, draw = Clock(), {}, random.Random(3)
+    rates = {f"id-{n}": 0.0005 * 1.25**n for n in range(20)}
+    log_rate.update({id: 300 * rate for id, rate in rates.items()})
+    shares = {}
+    for name, reads in (("known", log_rate.__getitem__), ("unknown", None)):
+        adaptive, due = smart.AdaptiveTTL(1, 500, 0.05, reads=reads, clock=clock), {}
+        versions, hits, stale = dict.fromkeys(rates, 0), 0.0, 0.0
+        due = dict.fromkeys(rates, 0.0)
+        while (id := min(due, key=due.get)) and due[id] < 6000:
+            clock.now = due[id]
+            ttl = adaptive(id, str(versions[id]))
+            first = draw.expovariate(rates[id])
+            versions[id] += first < ttl
+            due[id] += ttl + 1 / log_rate[id]
+            if clock.now > 3000:
+                hits += ttl * log_rate[id]
+                stale += max(0.0, ttl - first) * log_rate[id]
+        shares[name] = stale / hits
+        clock.now = 0.0
+    assert shares["known"] < 0.07 < shares["unknown"]

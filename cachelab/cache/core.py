@@ -389,11 +389,13 @@ class Core:
         entries = {}
         for id, token in tokens.items():
             outcome = outcomes[id]
-            nothing = attempt.flights[id].is_invalidated
-            entries[id] = (
-                token,
-                *(NOTHING if nothing else self.entry(id, outcome)),
-            )
+            entry = NOTHING
+            if not attempt.flights[id].is_invalidated:
+                settings = self.settings
+                if settings.expiry is not None:
+                    settings = self.settings_of(id, outcome)
+                entry = self.form.entry(outcome, settings)
+            entries[id] = (token, *entry)
         replies = await self.ask(attempt.budget, self.leases.store, entries)
         ends = {}
         for id, outcome in outcomes.items():
@@ -419,12 +421,12 @@ class Core:
             raise value.error
         return dict.fromkeys(ids, value)
 
-    def entry(self, id: str, outcome: Outcome) -> tuple[str, str]:
-        """Return what to store for what a load gave, "" for nothing, and its ttl in ms."""
-        settings = self.settings
-        if settings.expiry is not None and not isinstance(outcome, Failure):
-            settings = replace(settings, ttl=self._expiry(settings.expiry, id, outcome))
-        return self.form.entry(outcome, settings)
+    def settings_of(self, id: str, outcome: Outcome) -> Settings:
+        """Return the settings for what a load gave, where `expiry` shortens its life."""
+        expiry = self.settings.expiry
+        if expiry is None or isinstance(outcome, Failure):
+            return self.settings
+        return replace(self.settings, ttl=self._expiry(expiry, id, outcome))
 
     def _expiry(self, expiry: Callable[[str, str], float], id: str, text: str) -> float:
         """Return how many seconds a value may live: what a stranger's function says, or ttl."""

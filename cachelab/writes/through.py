@@ -225,7 +225,8 @@ class _Writer:
         leased = (await core.ask(budget, self._begin, {id: (token,)}))[id] == 1
         outcome = await self._commit(id, value, leased)
         core.overtake(id)
-        entry = NOTHING if isinstance(outcome, Failure) else core.entry(id, text)
+        settings = core.settings_of(id, text)
+        entry = NOTHING if isinstance(outcome, Failure) else core.form.entry(text, settings)
         reply = (await core.ask(budget, self._end, {id: (token, *entry)}))[id]
         await self._settle(id, outcome, is_cached=reply in (0, 1))
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import astuple
 from typing import Any
 
+import numpy as np
 import redis
 import redis.asyncio
 
@@ -252,3 +253,13 @@ def trips_of_pipeline(bench: Bench) -> list[Case]:
         return batch.execute
 
     return [counted("100 commands", reads(pipeline(100)), 100)]
+
+
+@trial
+def larger_page(bench: Bench) -> list[Case]:
+    """A page of 200 ids of a feed, as times of one of 20, in turns."""
+    bench.client.rpush("feed", *range(1000))
+    small, large = (functools.partial(bench.client.lrange, "feed", 0, n - 1) for n in (20, 200))
+    turns = [(timing.sample(large, 20), timing.sample(small, 20)) for _ in range(15)]
+    ratios = [float(np.median(one) / np.median(other)) for one, other in turns]
+    return [sampled("a page of 200 / one of 20", ratios)]

@@ -18,7 +18,7 @@ from cachelab import connect
 from cachelab.errors import RedisUnavailable
 from cachelab.lab.claims.bench import Bench, raised, trial
 from cachelab.lab.claims.cases import Case, counted, instead, sampled
-from cachelab.lab.measure import timing
+from cachelab.lab.measure import link, timing
 from cachelab.server.server import Server
 
 
@@ -259,3 +259,22 @@ def kept_of_stream(bench: Bench) -> list[Case]:
     for number in range(1000):
         bench.client.xadd("stream", {"id": number}, maxlen=100, approximate=True)
     return [counted("MAXLEN ~ 100, no worker yet", bench.client.xlen("stream"), 1000)]
+
+
+@trial
+def outages_outlived(bench: Bench) -> list[Case]:
+    """Whether a GET that is tried three more times, within 1.5 s, outlives an outage."""
+    cases = []
+    with link.Link(bench.server.url) as road:
+        for name, seconds in (("away for 0.2 s", 0.2), ("away for 2 s", 2.0)):
+            backoff = ExponentialBackoff(base=0.1, cap=1)
+            client = bench.plain(road.url, retry=Retry(backoff, 3), socket_timeout=0.1)
+            client.get("user-1")
+            road.cut()
+            heal = threading.Timer(seconds, road.heal)
+            heal.start()
+            cases.append(counted(name, raised(functools.partial(client.get, "user-1")) is None))
+            heal.cancel()
+            heal.join()
+            road.heal()
+    return cases

@@ -16,6 +16,7 @@ from cachelab.lab.draw import charts
 from cachelab.lab.draw.units import written
 from cachelab.lab.faults.applications import token_bucket
 from cachelab.lab.faults.stampede import CONNECTIONS, TECHNIQUES, TTL, simulate, under_way
+from cachelab.lab.hits import prediction
 from cachelab.lab.hits.policies import POLICIES, hit_rates
 from cachelab.lab.hits.theory import hit_rate_lines, ttl_trade
 from cachelab.lab.hits.workload import popularity, zipf
@@ -31,7 +32,11 @@ from cachelab.lab.panels.buttons import (
 )
 from cachelab.lab.panels.display import OPTIONS, Picture
 from cachelab.lab.panels.stills import Panel
+<<<<<<< HEAD
 from cachelab.lab.panels.visits import visit_a_patient
+=======
+from cachelab.smart import Markov
+>>>>>>> work-15
 
 __all__ = [
     "ask",
@@ -48,6 +53,8 @@ __all__ = [
     "kill_the_worker",
     "limit_over_time",
     "panel",
+    "prefetch_and_price",
+    "prefetch_gains",
     "stampede",
     "ttl_and_staleness",
     "visit_a_patient",
@@ -447,6 +454,71 @@ def claim_and_evidence(
     return panel(lambda claim: claims.case_chart(found[claim]), claim=choice)
 
 
+def prefetch_gains(trace: str, confidence: float, budget: float, reads: int = 1000) -> pd.DataFrame:
+    """Return the tidy frame (reads, what, of_100) behind `prefetch_and_price`.
+
+    Rows: of prefetch by the last read, how many of 100 reads became hits ("hits gained") and how
+    many loads came to 100 without it ("more loads"), of reads "as they are" and "shuffled".
+
+    Args:
+        trace: A name of `prediction.traces`.
+        confidence: As of `cachelab.smart.Markov`.
+        budget: As of `cachelab.smart.Prefetcher`.
+        reads: In the trace.
+    """
+    _check.choice("trace", trace, tuple(prediction.traces(reads)))
+    return _gains(trace, float(confidence), float(budget), reads)
+
+
+def prefetch_and_price(
+    trace: str = "sessions", confidence: float = 0.4, budget: float = 0.2, progress: bool = True
+) -> ipywidgets.VBox:
+    """Return trace, confidence and budget above the gain and the price of `prefetch_gains`.
+
+    What the sliders need is played first, which takes some seconds and shows its ``progress``.
+
+    Args:
+        trace: What is chosen at first.
+        confidence: Where its slider begins, of tenths from 0 to 0.8.
+        budget: Where its slider begins, of 0.05 to 5.
+        progress: Whether a bar is shown.
+    """
+    names = ("sessions", "Python's names", "independent")
+    _check.choice("trace", trace, names)
+    confidences = [tenths / 10 for tenths in range(0, 9, 2)]
+    budgets = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+    _check.choice("confidence", confidence, confidences)
+    _check.choice("budget", budget, budgets)
+    cases = list(itertools.product(names, confidences, budgets))
+    for case in tqdm(cases, desc="Playing", delay=1, leave=False, disable=not progress):
+        prefetch_gains(*case)
+
+    def draw(trace: str, confidence: float, budget: float) -> Axes:
+        df = prefetch_gains(trace, confidence, budget)
+        hits, loads = df["of_100"][:2]
+        return charts.bars(
+            df,
+            "what",
+            "of_100",
+            by="reads",
+            title=f"{trace}: {hits:+.1f} points of hits, for {loads:+.1f} % loads",
+            note="simulated: a thousand reads, room for a fifth of the ids",
+            ylabel="of 100 reads, and of 100 loads",
+            roles={"as they are": "cache", "shuffled": "random"},
+        )
+
+    def slider(about: str, values: Iterable[float], value: float) -> ipywidgets.SelectionSlider:
+        options = [(f"{one:g}", one) for one in values]
+        return ipywidgets.SelectionSlider(options=options, value=value, description=about)
+
+    return panel(
+        draw,
+        trace=ipywidgets.Dropdown(options=names, value=trace, description="trace"),
+        confidence=slider("confidence", confidences, confidence),
+        budget=slider("budget, wasted of loads", budgets, budget),
+    )
+
+
 def _ends(control: ipywidgets.Widget) -> list:
     """Return the first and last value of a choice or a slider, where its pictures differ most."""
     if options := getattr(control, "options", None):
@@ -474,3 +546,24 @@ def _simulated(
     policy: str, skew: float, capacities: tuple[int, ...], keys: int, requests: int
 ) -> pd.DataFrame:
     return hit_rates([policy], zipf(requests, keys, skew), capacities, skip=requests // 2)
+
+
+@functools.cache
+def _case(trace: str, reads: int) -> tuple[prediction.Case, prediction.Case]:
+    case = prediction.traces(reads)[trace](0)
+    return case, prediction.shuffled(case)
+
+
+@functools.cache
+def _gains(trace: str, confidence: float, budget: float, reads: int) -> pd.DataFrame:
+    technique = prediction.prefetching(lambda: Markov(1, confidence), budget)
+    rows = []
+    for name, case in zip(("as they are", "shuffled"), _case(trace, reads), strict=True):
+        with_it, without = technique.play(case)
+        more = {
+            "hits gained": with_it.hits - without.hits,
+            "more loads": with_it.loads - without.loads,
+        }
+        of = {"hits gained": with_it.reads, "more loads": without.loads}
+        rows += [(name, what, 100 * more[what] / of[what]) for what in more]
+    return pd.DataFrame(rows, columns=["reads", "what", "of_100"])
