@@ -11,7 +11,7 @@ _BENCH = (
     "tqdm psutil numpy pandas matplotlib cachetools jupyterlab ipykernel ipywidgets voila "
     "nbclient packaging"
 )
-_WEB = ("starlette", "uvicorn", "jinja2", "python_multipart")
+_WEB = ("starlette", "uvicorn", "jinja2")
 _METRICS = ("prometheus_client",)
 MODULES = {  # extra to what can be imported where it is installed
     "server": _SERVER,

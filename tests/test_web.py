@@ -820,9 +820,3 @@ def test_a_port_that_is_taken_is_one_line(url, capsys):
     assert main(["demo", f"--port={url.rpartition(':')[2]}"]) == 2
     told = capsys.readouterr().err
     assert "in use" in told and told.count("\n") == 1
-
-
-def test_a_cluster_is_refused_without_its_password_being_shown():
-    with pytest.raises(ValueError, match="not that of a cluster") as error:
-        Settings("redis-cluster://:sesame@localhost:7000", "sqlite:////tmp/x.db")
-    assert "sesame" not in str(error.value)

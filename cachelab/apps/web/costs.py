@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import redis.asyncio
 
+from cachelab.clients.cluster_async import AsyncCluster
+
 
 @dataclass
 class Cost:
@@ -21,7 +23,8 @@ class Cost:
 
     Attributes:
         commands: Sent to Redis.
-        trips: Waits for Redis, each for one command or for several in a pipeline.
+        trips: Waits for Redis, each for one command or for several in a pipeline; those for several
+            nodes of a cluster, side by side, are as many.
         redis: Seconds that these took, added up.
         loads: Questions to the database.
         database: Seconds that these took, added up.
@@ -94,10 +97,10 @@ def load() -> Iterator[None]:
 
 
 @contextmanager
-def _trip(commands: int) -> Iterator[None]:
+def _spent(commands: int = 0, trips: int = 0) -> Iterator[None]:
     cost, began = here(), perf_counter()
     cost.commands += commands
-    cost.trips += 1
+    cost.trips += trips
     try:
         yield
     finally:
@@ -105,11 +108,17 @@ def _trip(commands: int) -> Iterator[None]:
 
 
 def counted(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
-    """Return a client on the same connections whose commands count for whoever sends them."""
+    """Return a client of the same server whose commands count for whoever sends them.
+
+    That of a cluster has connections of its own, for caches go past it, straight to the nodes. What
+    is asked there about the cluster itself counts too, and what a node sends on to another.
+    """
+    if isinstance(client, AsyncCluster):
+        return _counted_cluster(client)
     twin: Any = copy.copy(client)
 
     async def execute_command(*words: Any, **options: Any) -> Any:
-        with _trip(1):
+        with _spent(1, 1):
             return await client.execute_command(*words, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(*args: Any, **options: Any) -> Any:
@@ -117,7 +126,7 @@ def counted(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
         execute = line.execute
 
         async def counted_execute(*args: Any, **options: Any) -> Any:
-            with _trip(len(line.command_stack)):
+            with _spent(len(line.command_stack), 1):
                 return await execute(*args, **options)
 
         line.execute = counted_execute
@@ -126,3 +135,32 @@ def counted(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
     twin.execute_command = execute_command
     twin.pipeline = pipeline
     return twin  # type: ignore[no-any-return]
+
+
+def _counted_cluster(client: Any) -> Any:
+    nodes = client.nodes_manager.startup_nodes.values()
+    kind = client.connection_kwargs["connection_class"]
+    counting = type(f"Counted{kind.__name__}", (_Counted, kind), {})
+    settings = client.connection_kwargs | {"connection_class": counting}
+    return AsyncCluster([(node.host, node.port) for node in nodes], settings, client.retry)
+
+
+class _Counted:
+    """A connection that counts: what is sent at once is a trip, a reply is that of a command."""
+
+    _is_new = False
+
+    async def on_connect_check_health(self: Any, check_health: bool = True) -> None:
+        self._is_new = True  # its greeting is no command of anybody's
+        try:
+            await super().on_connect_check_health(check_health)  # type: ignore[misc]
+        finally:
+            self._is_new = False
+
+    async def send_packed_command(self: Any, command: Any, check_health: bool = True) -> None:
+        with _spent(trips=not self._is_new):
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+
+    async def read_response(self: Any, *args: Any, **options: Any) -> Any:
+        with _spent(commands=not self._is_new):
+            return await super().read_response(*args, **options)  # type: ignore[misc]

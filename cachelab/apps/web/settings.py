@@ -17,7 +17,7 @@ class Settings:
     """What the demo is told.
 
     Attributes:
-        redis_url: One server, or one behind Sentinels.
+        redis_url: One server, one behind Sentinels, or a cluster.
         database_url: SQLite or PostgreSQL, as `UserDatabase.url` gives it.
         url: Where browsers find it. With https:// its cookie is `Secure`; a plain http:// is for
             this machine alone, where some browsers would refuse such a cookie.
@@ -46,11 +46,6 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("redis_url", "database_url"):
             object.__setattr__(self, name, Secret(getattr(self, name)))
-        if self.redis_url.partition(":")[0].endswith("-cluster"):
-            raise ValueError(
-                "the demo shows what a page costs on one server: REDIS_URL must be redis://, "
-                "rediss://, unix:// or redis-sentinel://, not that of a cluster"
-            )
         parts = urlsplit(_check.text("url", self.url))
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
             raise ValueError(f"url must be http://host:port or https://host, not {self.url!r}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import redis.asyncio
 
+from cachelab.apps.calls import Calls
 from cachelab.apps.cart import AsyncCart
 from cachelab.apps.catalogue import AsyncCatalogue
 from cachelab.apps.feed import AsyncFeed, Page
@@ -27,6 +28,7 @@ from cachelab.apps.web.origin import Origin, Product
 from cachelab.apps.web.settings import Settings
 from cachelab.cache.aside import AsyncCacheAside
 from cachelab.clients import connect_async
+from cachelab.clients.shards import is_cluster
 from cachelab.errors import RedisUnavailable
 
 POSTS = 10  # on a page of a feed
@@ -88,7 +90,7 @@ class Shop:
         self._plain: redis.asyncio.Redis = connect_async(
             settings.redis_url, timeout=settings.timeout
         )
-        client = costs.counted(self._plain)
+        self._counted = client = costs.counted(self._plain)
         self.is_cached = True
         self.is_away = False
         self.origin = origin = Origin(settings.database_url)
@@ -124,7 +126,10 @@ class Shop:
         for task in self._resends:
             task.cancel()
         await self.origin.close()
-        await self._plain.connection_pool.disconnect()
+        if is_cluster(self._plain):
+            await asyncio.gather(self._plain.aclose(), self._counted.aclose())
+        else:
+            await self._plain.connection_pool.disconnect()
 
     async def is_up(self) -> bool:
         """Return whether Redis answers."""
@@ -135,8 +140,7 @@ class Shop:
     async def forget(self) -> None:
         """Drop all that is cached: sessions, carts and counts stay."""
         keys = [key async for key in self._plain.scan_iter(f"{self.cached}*", count=1000)]
-        if keys:
-            await self._plain.unlink(*keys)
+        await Calls(self._plain, "async").each([(key, ("UNLINK", key)) for key in keys])
 
     # Who it is
 
