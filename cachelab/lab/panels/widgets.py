@@ -32,11 +32,8 @@ from cachelab.lab.panels.buttons import (
 )
 from cachelab.lab.panels.display import OPTIONS, Picture
 from cachelab.lab.panels.stills import Panel
-<<<<<<< HEAD
 from cachelab.lab.panels.visits import visit_a_patient
-=======
 from cachelab.smart import Markov
->>>>>>> work-15
 
 __all__ = [
     "ask",

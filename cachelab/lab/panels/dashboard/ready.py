@@ -9,11 +9,8 @@ batch_and_round_trip = widgets.batch_and_round_trip(*dashboard.recorded())
 how_big_a_cache = widgets.how_big_a_cache(progress=False)
 ttl_and_staleness = widgets.ttl_and_staleness()
 stampede = widgets.stampede()
-<<<<<<< HEAD
 limit_over_time = widgets.limit_over_time()
-=======
 prefetch_and_price = widgets.prefetch_and_price(progress=False)
->>>>>>> work-15
 claim_and_evidence = widgets.claim_and_evidence()
 
 # What is there now is looked at by no collection after the fork: to look is to write, and what is
