@@ -851,6 +851,13 @@ def test_its_charts_and_its_keys_carry_its_number(path):
 
 
 @each
+def test_what_it_needs_are_notebooks_that_come_before_it(path):
+    needs = [number for number in card(path)["needs"].split(", ") if number]
+    assert needs or path in (NOTEBOOKS[0], NOTEBOOKS[-1])  # the last needs their charts
+    assert set(needs) <= set(list(notebooks.numbered())[: NOTEBOOKS.index(path)])
+
+
+@each
 def test_its_minutes_are_those_that_it_takes_and_at_most_forty(path):
     nb = nbformat.read(path, as_version=4)
     takes = notebooks.minutes(nb)

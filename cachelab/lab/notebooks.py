@@ -305,12 +305,18 @@ def update_table(
 
 
 def card(path: Path) -> dict:
-    """Return a notebook's label ("03 Cache-aside", from its heading), question and minutes."""
+    """Return a notebook's label ("03 Cache-aside", from its heading), question, minutes and needs.
+
+    What it needs are the notebooks that its sentence "You need" names, such as "02, 03".
+    """
     nb = nbformat.read(path, as_version=4)
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# (.+)$", prose, re.M)
     label = heading[1].split(" — ")[0] if heading else path.stem.replace("_", " ")
-    return {"label": label, "question": "", "minutes": 15} | nb.metadata.get("cachelab", {})
+    sentence = re.search(r"^\*\*You need:?\*\*(.*?)(\*\*|$)", prose, re.M)
+    needs = ", ".join(sorted(set(re.findall(r"\b\d\d[a-z]?\b", sentence[1] if sentence else ""))))
+    about = {"label": label, "question": "", "minutes": 15, "needs": needs}
+    return about | nb.metadata.get("cachelab", {})
 
 
 def code_digest(nb: NotebookNode) -> str:
