@@ -20,6 +20,7 @@ def sessions_of_two(bench: Bench) -> list[Case]:
     for device in ("laptop", "phone"):
         bench.client.set("by-name:ada", device, ex=HOUR)
     sessions = Sessions(bench.client, prefix="by-id:")
+    sessions.logout_everywhere("ada")
     for device in ("laptop", "phone"):
         sessions.login("ada", device=device)
     return [
@@ -81,6 +82,8 @@ def _old_answers(reads: int, every: float, between: float, ttl: float) -> Iterat
 def posts_on_a_page(bench: Bench) -> list[Case]:
     """Posts that a reader of fifty a page gets, after another one of twenty."""
 
+    bench.client.delete("feed:ada:1", "feed:ada:1:20", "feed:ada:1:50")
+
     def page(key: str, limit: int) -> list[str]:
         if (text := bench.client.get(key)) is None:
             text = json.dumps([f"post-{number}" for number in range(limit)])
@@ -100,6 +103,7 @@ def posts_on_a_page(bench: Bench) -> list[Case]:
 def left_of_a_cart(bench: Bench) -> list[Case]:
     """Seconds that a cart has left that was filled 23 hours ago, after something is added."""
     bench.client.set("old-cart:ada", '{"pen": 1}', ex=HOUR)
+    bench.client.delete("old-lines:ada")
     bench.client.hset("old-lines:ada", "pen", 1)
     bench.client.expire("old-lines:ada", HOUR)
     bench.client.set("old-cart:ada", '{"pen": 2}', ex=DAY)
@@ -114,11 +118,12 @@ def left_of_a_cart(bench: Bench) -> list[Case]:
 @trial
 def pens_of_two(bench: Bench) -> list[Case]:
     """How many of product 5 a cart has, into which it was put twice."""
+    bench.client.delete("number-cart:ada", "number-lines:ada")
     for _ in range(2):
         cart = json.loads(bench.client.get("number-cart:ada") or "{}")
         cart[5] = cart.get(5, 0) + 1
         bench.client.set("number-cart:ada", json.dumps(cart), ex=60)
-        bench.client.hincrby("number-lines:ada", 5, 1)  # type: ignore[arg-type]
+        bench.client.hincrby("number-lines:ada", 5, 1)
     return [
         counted("JSON", json.loads(bench.client.get("number-cart:ada"))["5"]),
         instead(counted("HINCRBY", int(bench.client.hget("number-lines:ada", "5")))),
@@ -128,6 +133,7 @@ def pens_of_two(bench: Bench) -> list[Case]:
 @trial
 def answers_understood(bench: Bench) -> list[Case]:
     """Of two services that share a cache, those that get a price in the form that they expect."""
+    bench.client.delete("shared:pen")
     forms = {"shop": '{"price": 7}', "invoices": '{"price": {"cents": 700}}'}
 
     def shared(service: str) -> str:

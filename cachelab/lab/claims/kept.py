@@ -415,17 +415,23 @@ def _noticed(figure: Figure) -> list[Case]:
         df = figure.df[figure.df.rules == rules].sort_values("at")
         begun = df["at"][df.alerts.diff() > 0]
         number = sum(begun.between(*span).any() for span in faults.values())
-        return counted(f"{rules} rules", number, len(faults))
+        return counted(rules, number, len(faults))
 
     return [noticed("copied"), instead(noticed("ours"))]
 
 
 def _warm_to_cold(figure: Figure) -> list[Case]:
-    """The hit rate of the first second, as times of a cold cache's."""
-    df = figure.df[figure.df.seconds <= 1]
+    """The hit rate of the first two seconds, as times of a cold cache's."""
+    df = figure.df[figure.df.seconds <= 2]
     sums = df.groupby("variant", sort=False)[["hits", "reads"]].sum()
     rates = {name: part("", one.hits, one.reads) for name, one in sums.iterrows()}
     return [over("warmed / cold", rates["warmed"], rates["cold"])]
+
+
+def _rates_apart(figure: Figure) -> list[Case]:
+    """Loads of an adaptive expiry, the farther apart the rates are at which rows change."""
+    cases = [case for _, case in _tidy(figure.charts[0], "", "p50").cases]
+    return [replace(one, name=f"at rates {one.at:g} times apart") for one in cases]
 
 
 def _loads_to_cold(figure: Figure) -> list[Case]:
@@ -463,5 +469,6 @@ NAMED: dict[str, Callable[[Figure], list[Case]]] = {
     "in_the_end": _in_the_end,
     "noticed": _noticed,
     "warm_to_cold": _warm_to_cold,
+    "rates_apart": _rates_apart,
     "loads_to_cold": _loads_to_cold,
 }
