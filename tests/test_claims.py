@@ -21,7 +21,6 @@ from cachelab.lab.claims.cases import over, part, sampled
 
 COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
 KINDS = {"number", "rule", "unmeasurable"}
-PLANNED = {"10", "13", "14"}
 FOUND = notebooks.numbered()
 CLAIMS = claims.lines()
 COMMITTED = notebooks.SCALES["full"]
@@ -53,7 +52,7 @@ def wrong_with(claim: dict[str, str]) -> str:
     if bool(number) == bool(claim["planned"]):
         return "needs a place where it is measured, or else a notebook that is planned"
     if claim["planned"]:
-        known = claim["planned"] in PLANNED - set(FOUND)
+        known = re.fullmatch(r"\d\db?", claim["planned"]) and claim["planned"] not in FOUND
         return "" if known else f"not a planned notebook: {claim['planned']}"
     if number not in FOUND or place not in places(number):
         return f"no such place: {claim['measured_by']}"
@@ -100,6 +99,7 @@ SPOILT = {
     "nowhere": {"measured_by": ""},
     "here and later": {"planned": "14"},
     "a notebook that is there is not planned": {"measured_by": "", "planned": "01"},
+    "what is planned is no notebook": {"measured_by": "", "planned": "later"},
     "a figure that nobody draws": {"measured_by": "01 01_gone"},
     "another notebook's figure": {"measured_by": "01 05_methods"},
     "a cell that is gone": {"measured_by": "01 n01-999"},
@@ -255,11 +255,45 @@ def test_data_that_are_older_than_the_notebook_are_told_so(kept_apart):
         assert kept.find("03_falsy").is_older == is_older
 
 
+def figure(df: pd.DataFrame, **arguments) -> kept.Figure:
+    chart = {"df": df, "arguments": arguments, "kind": "timeline"}
+    return kept.Figure("13_faults", [chart], "quick", "2026-11-30", is_older=False)
+
+
+def test_a_fault_is_noticed_if_an_alert_begins_while_it_lasts():
+    alerts = {
+        "copied": [1, 1, 1, 0, 0, 1],
+        "ours": [0, 1, 1, 0, 1, 0],
+    }  # the first of copied: before
+    tidy = [(at, rules, n) for rules, line in alerts.items() for at, n in enumerate(line)]
+    df = pd.DataFrame(tidy, columns=["at", "rules", "alerts"])
+    faults = {"killed": (0.5, 2.5), "frozen": (3.5, 4.5)}
+    cases = kept.cases_of(figure(df, shade=faults), "noticed")
+    assert [(one.value, one.instead) for one in cases] == [(0, False), (2, True)]
+
+
+def test_what_a_line_ends_with_is_its_last_value_in_time_and_not_in_the_file():
+    df = pd.DataFrame({"at": [2, 1, 1, 2], "form": [*"aabb"], "ratio": [0.5, 3, 0.1, 4]})
+    cases = kept.cases_of(figure(df, x="at", y="ratio", by="form"), "in_the_end")
+    assert [(one.name, one.value, one.instead) for one in cases] == [
+        ("a", 0.5, False),
+        ("b", 4, True),
+    ]
+
+
+def test_warming_is_compared_with_a_cold_cache_by_all_its_reads():
+    rows = [("cold", 1, 100, 10, 90), ("cold", 2, 900, 290, 610)]
+    rows += [("warmed", 1, 100, 90, 150), ("warmed", 3, 900, 9, 200)]
+    df = pd.DataFrame(rows, columns=["variant", "seconds", "reads", "hits", "loads"])
+    (hits,), (loads,) = (kept.cases_of(figure(df), f"{name}_to_cold") for name in ("warm", "loads"))
+    assert (hits.value, loads.value) == (0.9 / 0.3, 350 / 700)
+
+
 def test_a_claim_whose_notebook_is_not_written_waits_for_it(rows):
-    planned = {"id": "p", "claim": "c", "kind": "rule", "measured_by": "", "planned": "14"}
+    planned = {"id": "p", "claim": "c", "kind": "rule", "measured_by": "", "planned": "99"}
     planned |= {"condition": "x"} | dict.fromkeys(COLUMNS[6:], "")
     (row,) = claims.on_trial(told=[planned], progress=False)
-    assert row.verdict.word == "not measured yet" and "notebook 14" in row.origin
+    assert row.verdict.word == "not measured yet" and "notebook 99" in row.origin
 
 
 QUICK = {  # of a claim, what its experiment is to show on any machine
@@ -270,6 +304,14 @@ QUICK = {  # of a claim, what its experiment is to show on any machine
     "thread-safe-cache": ("does not hold", 20.0),
     "decode-responses": ("holds when", 1.0),
     "pipeline-trip": ("holds", 1.0),
+    "session-per-user": ("does not hold", 1.0),
+    "api-key-hash": ("does not hold", 2.0),
+    "feed-page-key": ("does not hold", 20.0),
+    "cart-24h": ("does not hold", 86_400.0),
+    "cart-int-keys": ("does not hold", 1.0),
+    "microservices": ("does not hold", 1.0),
+    "decorator-timing": ("does not hold", 1.0),
+    "password-enough": ("does not hold", 4.0),
 }
 
 
@@ -288,6 +330,25 @@ def test_an_experiment_gives_the_cases_of_its_claim(id, bench):
         word,
         first,
     )
+
+
+MENDED = {  # of a claim, what its experiment shows of what mends it
+    "session-per-user": 2.0,
+    "api-key-hash": 1.0,
+    "cart-int-keys": 2.0,
+    "microservices": 2.0,
+    "decorator-timing": 3.0,
+    "password-enough": 0.0,
+    "renewed-ttl": 31 / 60,
+}
+
+
+@pytest.mark.parametrize("id", MENDED)
+def test_what_mends_a_claim_would_let_it_hold(id, bench):
+    (claim,) = [claim for claim in CLAIMS if claim["id"] == id]
+    cases = TRIALS[claim["measure"].removeprefix("trial ")](bench)
+    (mended,) = [case for case in cases if case.instead]
+    assert Claimed.read(claim["claimed"]).has(mended.value) and mended.value == MENDED[id]
 
 
 # The page and the chart

@@ -398,6 +398,49 @@ def _stale(figure: Figure) -> list[Case]:
     return [case for _, case in tidy.cases]
 
 
+def _in_the_end(figure: Figure) -> list[Case]:
+    """The last value of each line; the first line is what the claim advises."""
+    given = figure.charts[0]["arguments"]
+    lines = figure.df.sort_values(given["x"]).groupby(given["by"], sort=False)[given["y"]].last()
+    ends = lines[figure.df[given["by"]].unique()]
+    first, *others = (counted(str(name), value) for name, value in ends.items())
+    return [first, *map(instead, others)]
+
+
+def _noticed(figure: Figure) -> list[Case]:
+    """Faults in which alerts of each kind begin, of all faults."""
+    faults = figure.charts[0]["arguments"]["shade"]
+
+    def noticed(rules: str) -> Case:
+        df = figure.df[figure.df.rules == rules].sort_values("at")
+        begun = df["at"][df.alerts.diff() > 0]
+        number = sum(begun.between(*span).any() for span in faults.values())
+        return counted(rules, number, len(faults))
+
+    return [noticed("copied"), instead(noticed("ours"))]
+
+
+def _warm_to_cold(figure: Figure) -> list[Case]:
+    """The hit rate of the first two seconds, as times of a cold cache's."""
+    df = figure.df[figure.df.seconds <= 2]
+    sums = df.groupby("variant", sort=False)[["hits", "reads"]].sum()
+    rates = {name: part("", one.hits, one.reads) for name, one in sums.iterrows()}
+    return [over("warmed / cold", rates["warmed"], rates["cold"])]
+
+
+def _rates_apart(figure: Figure) -> list[Case]:
+    """Loads of an adaptive expiry, the farther apart the rates are at which rows change."""
+    cases = [case for _, case in _tidy(figure.charts[0], "", "p50").cases]
+    return [replace(one, name=f"at rates {one.at:g} times apart") for one in cases]
+
+
+def _loads_to_cold(figure: Figure) -> list[Case]:
+    """All loads after a restart, as times of a cold cache's."""
+    loads = figure.df.groupby("variant", sort=False)["loads"].sum()
+    times = loads.drop("cold") / loads["cold"]
+    return [counted(f"warmed, {name}", value, int(loads[name])) for name, value in times.items()]
+
+
 NAMED: dict[str, Callable[[Figure], list[Case]]] = {
     "all_hits": _all_hits,
     "times_at_90": _times_at_90,
@@ -423,4 +466,9 @@ NAMED: dict[str, Callable[[Figure], list[Case]]] = {
     "hurried_lru": _hurried_lru,
     "fullest_node": _fullest_node,
     "stale": _stale,
+    "in_the_end": _in_the_end,
+    "noticed": _noticed,
+    "warm_to_cold": _warm_to_cold,
+    "rates_apart": _rates_apart,
+    "loads_to_cold": _loads_to_cold,
 }

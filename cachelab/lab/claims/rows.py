@@ -11,7 +11,15 @@ from tqdm.auto import tqdm
 
 from cachelab.errors import CachelabError
 from cachelab.lab import notebooks, scale
-from cachelab.lab.claims import batches, caching, clients, kept, loops  # noqa: F401 (their experiments)
+from cachelab.lab.claims import (  # noqa: F401 (their experiments)
+    apps,
+    batches,
+    caching,
+    clients,
+    kept,
+    loops,
+    watching,
+)
 from cachelab.lab.claims.bench import TRIALS, Bench
 from cachelab.lab.claims.cases import ABSENT, VERDICTS, Case, Claimed, Verdict, judged
 from cachelab.lab.draw.figures import environment

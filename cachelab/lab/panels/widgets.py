@@ -482,8 +482,8 @@ def prefetch_and_price(
     """
     names = ("sessions", "Python's names", "independent")
     _check.choice("trace", trace, names)
-    confidences = [tenths / 10 for tenths in range(0, 9, 2)]
-    budgets = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+    confidences = tuple(tenths / 10 for tenths in range(0, 9, 2))
+    budgets = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     _check.choice("confidence", confidence, confidences)
     _check.choice("budget", budget, budgets)
     cases = list(itertools.product(names, confidences, budgets))
