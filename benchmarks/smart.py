@@ -173,7 +173,7 @@ def beyond_counting(trials: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reads", type=int, default=4000, help="in each case")
-    parser.add_argument("--seeds", type=int, default=10, help="cases of each trace")
+    parser.add_argument("--seeds", type=int, default=10, help="cases of each trace, ten at most")
     parser.add_argument("--trace", help="a CSV of your own, one key a line")
     args = parser.parse_args()
     took = price()

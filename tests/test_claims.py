@@ -19,7 +19,7 @@ from cachelab.lab.claims import Case, Claimed, kept, page
 from cachelab.lab.claims.bench import TRIALS, Bench
 from cachelab.lab.claims.cases import over, part, sampled
 
-COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
+COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure short".split()
 KINDS = {"number", "rule", "unmeasurable"}
 FOUND = notebooks.numbered()
 CLAIMS = claims.lines()
@@ -143,6 +143,11 @@ VERDICTS = {
         "25 to 26",
         [case(1, 2, at=1.0), case(24, 27, 2.0), case(90, 99, 3)],
     ),
+    "holds when, between two of which one reaches near": (
+        "about 20",
+        [case(5, 12, at=1.0), case(45, 60, 2.0)],
+    ),
+    "does not hold, on one side of it": ("about 20", [case(1, 2, at=1.0), case(5, 9, 2.0)]),
     "does not hold": ("exactly 0", [case(3, 3)]),
     "does not hold, in between": ("25 to 26", [case(1, 2), case(90, 99)]),
     "does not hold, though it may be mended": ("exactly 0", [case(3, 3), case(0, 0, instead=True)]),
@@ -378,9 +383,16 @@ def test_the_page_is_written_among_the_charts_of_the_run(rows, tmp_path, monkeyp
 def test_the_ratios_are_the_numbers_that_have_no_unit_with_all_their_cases(rows):
     df = claims.ratios(rows)
     ids = {row.id for row in rows if row.kind == "number" and row.unit == "×" and row.measured}
-    assert set(df["claim"]) == ids and len(ids) >= 6
+    told = {row.id: f"{row.short}: {row.said}" for row in rows if row.id in ids}
+    assert set(df["claim"]) == set(told.values()) and len(ids) >= 6
     seen = df[df["source"] == "measured"].groupby("claim").size()
-    assert seen.to_dict() == {row.id: len(row.measured) for row in rows if row.id in ids}
+    assert seen.to_dict() == {told[row.id]: len(row.measured) for row in rows if row.id in ids}
+
+
+def test_every_ratio_in_circulation_has_short_words_for_its_row_in_the_chart():
+    drawn = [one for one in CLAIMS if one["kind"] == "number" and one["unit"] == "×"]
+    assert drawn and [one["id"] for one in drawn if not 0 < len(one["short"]) <= 28] == []
+    assert len({one["short"] for one in drawn}) == len(drawn)
 
 
 def test_a_chart_of_one_claim_shows_it_beside_each_case(rows):
@@ -394,4 +406,4 @@ def test_two_runs_of_such_a_chart_are_compared_case_by_case(rows, tmp_path, monk
         monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path / folder))
         page.ratio_chart(rows, name="15_ratios")
     compared = findings.compare(tmp_path / "first", tmp_path / "second")
-    assert compared["agrees"].all() and "measured, batch-50x" in set(compared["finding"])
+    assert compared["agrees"].all() and "measured, batches: about 50×" in set(compared["finding"])

@@ -1,11 +1,13 @@
 """Warming, adaptive expiry, prefetch: what they do on a real server and count."""
 
+import asyncio
+import os
 import random
 import threading
 import time
 
 import pytest
-from conftest import PATIENT, Awaited
+from conftest import PATIENT, Awaited, disconnected
 
 import cachelab as cl
 from cachelab import smart
@@ -121,6 +123,26 @@ def test_a_get_is_watched_in_either_flavour(make_cache, origin):
     assert log.reads("ada") == pytest.approx(2, abs=0.01)
 
 
+def test_counts_and_their_moment_go_together_where_two_threads_write_them_anew():
+    now, others = 0.0, []
+
+    def clock():
+        if others:  # another thread comes in here
+            others.pop()()
+        return now
+
+    log = smart.PopularityLog(half_life=1, clock=clock)
+    for _ in range(8):
+        log.read("often")
+    now = 10.0
+    others.append(log._prune)
+    log._prune()
+    assert log.reads("often") == pytest.approx(8 / 2**10)
+    others.append(log._prune)
+    log.read("once")
+    assert log.reads("once") <= 1.01  # it may be lost, it must not count for more
+
+
 # Warming
 
 
@@ -147,6 +169,47 @@ def test_what_warming_loaded_is_useful_once_it_is_read(make_cache, origin):
     log.watching(cache.get)("ada")
     stats = log.stats
     assert (stats.warmed, stats.useful, stats.wasted) == (2, 1, 1)
+
+
+def test_what_is_warmed_twice_and_never_read_is_wasted_twice(make_cache, origin):
+    cache, log = make_cache(origin.load), read_log({"ada": 1})
+    for _ in range(2):
+        cache.invalidate("ada")
+        warmed(cache, log, rate=1000)
+    log.watching(cache.get)("ada")
+    assert (log.stats.warmed, log.stats.useful, log.stats.wasted) == (2, 1, 1)
+
+
+def test_a_log_remembers_a_bounded_number_of_warmed_ids():
+    log = smart.PopularityLog(size=10)
+    for number in range(1000):
+        log.note_warmed(f"id-{number}")
+    assert len(log._waiting) == 20 and log.stats.wasted == 1000
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 600, 5])
+def test_warming_passes_over_what_readers_were_refused(make_cache, origin, client, bad):
+    cache, log = make_cache(origin.load), smart.PopularityLog()
+    get = log.watching(cache.get)
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError)):
+            get(bad)
+    log.read("ada")
+    assert warmed(cache, log, rate=1000).loaded == 1
+    assert log.top(1) == [bad] and origin.loads == ["ada"] and client.keys() == ["ada"]
+
+
+def test_a_cache_of_the_other_flavour_is_refused(client, aclient):
+    log, one = smart.PopularityLog(), cl.CacheAside(client, str, ttl=60)
+    other = cl.AsyncCacheAside(aclient, asyncio.sleep, ttl=60)
+    for refused in (
+        lambda: smart.warm(other, log),
+        lambda: asyncio.run(smart.warm_async(one, log)),
+        lambda: smart.Prefetcher(other),
+        lambda: smart.AsyncPrefetcher(one),
+    ):
+        with pytest.raises(TypeError, match="cache must be of type"):
+            refused()
 
 
 def test_warming_keeps_to_its_rate(make_cache, origin):
@@ -269,6 +332,24 @@ def test_no_more_hits_are_stale_than_was_asked_for():
 def test_an_id_that_is_read_more_gets_less_time():
     ttl, _ = lives({"read": 50, "rare": 50}, reads={"read": 100.0, "rare": 1.0}.__getitem__)
     assert ttl["read"] < ttl["rare"] / 4
+
+
+@pytest.mark.parametrize("told", [float("nan"), float("inf"), 1e308, -1, "often", None])
+def test_reads_that_make_no_sense_leave_an_adaptive_expiry_as_it_is_without(told):
+    changes = {"calm": 1000, "busy": 30}
+    ttl, adaptive = lives(changes, reads=lambda id: told)
+    assert adaptive.stats.loads > 10 and all(1 <= one <= 100 for one in ttl.values())
+    if told != 1e308:
+        assert ttl == lives(changes)[0]
+
+
+def test_reads_that_fail_lose_nothing_of_what_is_known(caplog):
+    def reads(id):
+        raise OSError("the log is away")
+
+    _, adaptive = lives({"busy": 30}, reads=reads)
+    assert adaptive.rate("busy") == pytest.approx(1 / 30, rel=0.5)
+    assert len(caplog.records) == 1 and "the log is away" in caplog.text
 
 
 def test_adaptive_expiry_that_is_switched_off_gives_every_value_the_most():
@@ -467,6 +548,119 @@ def test_a_predictor_that_fails_fails_no_read(make_cache, origin):
 
     get, prefetcher = prefetching(make_cache(origin.load), Broken())
     assert get("a") == "A" and prefetcher.stats.predicted == 0
+
+
+@pytest.mark.parametrize("guess", [["b"], 5, "", "x" * 600])
+def test_what_cannot_be_an_id_is_no_prediction(make_cache, origin, client, guess):
+    cache = make_cache(origin.load)
+    get, prefetcher = prefetching(cache, After(a=guess, c="d"), budget=9)
+    assert get("a") == "A" and prefetcher.stats.predicted == 0
+    get("c")
+    until(lambda: prefetcher.stats.prefetches)  # the control
+    assert origin.loads == ["a", "c", "d"]
+
+
+def test_what_no_reader_waited_for_earns_no_prefetch(make_cache, origin):
+    cache = make_cache(origin.load)
+    get, prefetcher = prefetching(cache, After(a="b"), budget=0.1)
+    _, other = prefetching(cache, After(), budget=0.1)
+    warmed(cache, read_log({f"id-{n}": 1 for n in range(20)}), rate=10_000)
+    get("a")
+    assert prefetcher.stats.over_budget == 1 and len(origin.loads) == 21
+    for n in range(9):
+        cache.get(f"read-{n}")
+    get("a")  # the control: ten readers waited
+    until(lambda: prefetcher.stats.prefetches)
+    assert other._prefetches._ledger._left == pytest.approx(1)
+
+
+def test_what_is_remembered_of_prefetches_is_bounded(monkeypatch):
+    monkeypatch.setattr("cachelab.smart.prefetch.MOST_WAITING", 10)
+    ledger = smart.Ledger(budget=1, lives=1000)
+    for n in range(30):
+        ledger.missed("a")
+        assert ledger.may(f"id-{n}")
+        ledger.loaded(f"id-{n}")
+    assert len(ledger._waiting) == 10 and ledger.wasted == 20
+
+
+def test_a_prefetch_whose_event_loop_ends_is_made_in_the_next(aclient, client):
+    held = [True]
+
+    async def load(id):
+        await asyncio.sleep(PATIENT if id == "b" and held[0] else 0)
+        return id
+
+    cache = cl.AsyncCacheAside(aclient, load, ttl=60, prefix="")
+    prefetcher = smart.AsyncPrefetcher(cache, After(a="b"), budget=1, at_once=1)
+
+    async def read(done):
+        await prefetcher.get("a")
+        await asyncio.to_thread(until, done)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:  # as asyncio.run does
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await disconnected(aclient)
+
+    asyncio.run(read(lambda: cache.stats.loads == 2))
+    assert prefetcher.stats.dropped == 1
+    held[0] = False
+    client.delete("a", "b")
+    asyncio.run(read(lambda: prefetcher.stats.prefetches == 1))
+    assert client.get("b") == '"b"'
+
+
+def test_a_prefetch_that_is_cancelled_before_it_begins_keeps_no_place(aclient, run_async):
+    async def load(id):
+        return id
+
+    cache = cl.AsyncCacheAside(aclient, load, ttl=60, prefix="")
+    prefetcher = smart.AsyncPrefetcher(cache, After(a="b"), budget=1, at_once=1)
+
+    async def read():
+        await prefetcher.get("a")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert prefetcher.stats.dropped == 1
+        await prefetcher.get("a")
+        await asyncio.to_thread(until, lambda: prefetcher.stats.prefetches)
+
+    run_async(read())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_prefetches_what_its_parent_was_loading(client, origin):
+    cache = cl.CacheAside(client, origin.load, ttl=60, prefix="")
+    prefetcher = smart.Prefetcher(cache, After(a="b"), budget=1)
+    cache.get("a")
+    origin.go.clear()
+    prefetcher.get("a")
+    until(lambda: "b" in origin.loads)
+    child = os.fork()
+    if not child:
+        origin.go.set()
+        client.delete("b")
+        prefetcher.get("a")
+        until(lambda: prefetcher.stats.prefetches)
+        os._exit(client.get("b") != '"B"')
+    assert os.waitpid(child, 0)[1] == 0
+    origin.go.set()
+    until(lambda: prefetcher.stats.prefetches)
+
+
+def test_a_prefetch_whose_thread_ends_is_dropped(client):
+    def load(id):
+        if id == "b":
+            raise SystemExit
+        return id
+
+    cache = cl.CacheAside(client, load, ttl=60, prefix="")
+    prefetcher = smart.Prefetcher(cache, After(a="b"), budget=1)
+    prefetcher.get("a")
+    until(lambda: prefetcher.stats.dropped == 1)
+    assert not prefetcher._prefetches._ledger.under_way
 
 
 def test_a_prefetcher_that_is_switched_off_is_the_cache_alone(make_cache, origin):

@@ -129,13 +129,48 @@ def test_controls_keep_all_but_what_is_learned():
 
 def test_a_trace_of_ones_own_is_tried_like_the_others(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text("key\n" + "\n".join("abcde"[n % 5] + str(n % 3) for n in range(400)))
+    path.write_text("key\n" + "\n".join("abcde"[n % 5] + str(n % 3) for n in range(1000)))
     own = prediction.traces(300, workload.from_csv(path))["your own"]
     found = prediction.verdicts(prediction.trials({"your own": own}, seeds=range(3)))
     assert set(found["technique"]) == set(prediction.TECHNIQUES)
-    path.write_text("key\na\nb\n")
-    with pytest.raises(ValueError, match="100 reads or more"):
-        prediction.traces(300, workload.from_csv(path))["your own"](0)
+    with pytest.raises(ValueError, match="at most 9, not 10"):
+        own(10)
+
+
+@pytest.mark.parametrize("points", [[5], [5, 5.1]])
+def test_one_or_two_seeds_give_no_verdict(points):
+    (found,) = prediction.verdicts(rows(points, [0] * len(points)))["verdict"]
+    assert found == "none"
+    (found,) = prediction.verdicts(rows([5, 5.1, 5], [0] * 3))["verdict"]  # the control
+    assert found == "pays"
+
+
+def test_a_short_trace_would_find_certainty_in_chance():
+    wrong = {100: 0, 1000: 0}  # of 12 traces in which nothing follows anything
+    techniques = {"next key": prediction.prefetching()}
+    for size in wrong:
+        for draw in range(12):
+            ids = workload.zipf(size, size // 12, 0.9, draw)
+            parts = np.lib.stride_tricks.sliding_window_view(ids, 100)[:: max(1, size // 10)]
+
+            def part(seed, parts=parts):
+                return prediction.case_of(parts[seed % len(parts)], seed)
+
+            frame = prediction.trials({"own": part}, techniques)
+            wrong[size] += prediction.verdicts(frame)["verdict"][0] != "none"
+    assert wrong[1000] <= 2 < wrong[100]
+    with pytest.raises(ValueError, match="1000 reads or more, not 999"):
+        prediction.cut(workload.Trace(np.arange(999), []), 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"times": [0, 2, 1]}, {"times": [0, 1]}, {"streams": [1]}, {"rates": (1, 0.1)}]
+)
+def test_a_case_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        prediction.case_of([1, 2, 1], 0, **bad)
+    with pytest.raises(ValueError, match="number of ids"):
+        prediction.case_of([], 0)
 
 
 def test_the_parts_of_a_trace_do_not_overlap():

@@ -196,6 +196,7 @@ def test_nothing_is_collected_while_a_picture_is_drawn():
     lambda: widgets.cost_of_a_hit(get=0), lambda: widgets.cost_of_a_hit(hit_rate=True),
     lambda: widgets.ttl_and_staleness(ttl=-1), lambda: widgets.stampede(readers=0),
     lambda: widgets.break_the_server({}, {}, seconds=0), lambda: widgets.how_big_a_cache(keys=2.5),
+    lambda: widgets.prefetch_and_price("tea"), lambda: widgets.prefetch_and_price(budget=3),
     lambda: widgets.ask_a_user(None, None, rows=0), lambda: widgets.kill_the_worker(seconds=0),
     lambda: widgets.watch_a_server(seconds=0),
 ])  # fmt: skip
@@ -337,6 +338,26 @@ def test_the_capacity_panel_follows_policy_skew_and_room():
     assert "LRU, room for 10 % of 1,000 keys" in picture.value and "at skew 0.9" in picture.value
     policy.value, skew.value, share.value = "SIEVE", 1.2, share.options[-1][1]
     assert "SIEVE, room for 100 % of 1,000 keys" in picture.value and "at skew 1.2" in picture.value
+
+
+def test_prefetch_gains_hits_where_reads_follow_each_other_and_not_where_they_are_shuffled():
+    df = widgets.prefetch_gains("sessions", confidence=0.2, budget=5).set_index(["reads", "what"])
+    hits, loads = (df["of_100"].xs(what, level="what") for what in ("hits gained", "more loads"))
+    assert hits["as they are"] > 2 > hits["shuffled"] and loads["as they are"] > 20
+
+
+def test_a_smaller_budget_adds_fewer_loads():
+    spent = [widgets.prefetch_gains("sessions", 0.2, budget)["of_100"][1] for budget in (0.05, 5)]
+    assert 0 < spent[0] < spent[1] / 2
+
+
+def test_the_panel_of_gain_and_price_follows_trace_confidence_and_budget():
+    trace, confidence, budget, picture = widgets.prefetch_and_price(progress=False).children
+    seen = [picture.value]
+    for control, value in ((budget, 5.0), (confidence, 0.0), (trace, "independent")):
+        control.value = value
+        seen.append(picture.value)
+    assert len(set(seen)) == 4 and "independent: +" in seen[-1]
 
 
 def test_a_long_simulation_shows_its_progress_and_ends_at_an_interrupt(capsys):

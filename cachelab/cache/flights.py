@@ -261,9 +261,16 @@ class Blocking:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251
 
-    def apart(self, work: Send) -> None:
+    def apart(self, work: Send, at_end: Callable[[], object] = int) -> None:
         """Do work in a thread of its own; RuntimeError where none can be started."""
-        start_new_thread(lambda: to_its_end(work()), ())  # its exceptions are the interpreter's
+
+        def run() -> None:
+            try:
+                to_its_end(work())
+            finally:
+                at_end()
+
+        start_new_thread(run, ())  # its exceptions are the interpreter's
 
     def resend(self, send: Send, is_needed: Callable[[], bool]) -> None:
         """Call send in a thread, four times a second, for as long as it is needed."""
@@ -341,9 +348,9 @@ class Awaiting:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    def apart(self, work: Send) -> None:
-        """Do work in a task of its own."""
-        self._task(work())
+    def apart(self, work: Send, at_end: Callable[[], object] = int) -> None:
+        """Do work in a task of its own; at_end is called though it is cancelled before it began."""
+        self._task(work()).add_done_callback(lambda _: at_end())
 
     def resend(self, send: Send, is_needed: Callable[[], bool]) -> None:
         """Await send in a task, four times a second, for as long as it is needed."""

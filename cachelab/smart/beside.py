@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cachelab.cache.codec import Mark
@@ -12,18 +12,35 @@ from cachelab.cache.gate import Budget
 Observer = Callable[[Load], object]
 
 
-def beside(core: Core, note: Observer, without: Observer | None = None, **changed: Any) -> Core:
+@dataclass(frozen=True)
+class OfReaders:
+    """An observer that is told of the loads that readers wait for, not of those made beside."""
+
+    note: Observer
+
+    def __call__(self, load: Load) -> None:
+        self.note(load)
+
+
+def core_of(cache: Any, kind: type[Any]) -> Core:
+    """Return the core of a cache; TypeError where it is of another kind."""
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must be of type {kind.__name__}, not {cache!r}")
+    core: Core = cache.core
+    return core
+
+
+def beside(core: Core, note: Observer, **changed: Any) -> Core:
     """Return a core that shares everything with another, its flights and its room among it.
 
     Args:
         core: Of the cache whose keys are loaded.
         note: Is told of the loads that the returned core makes, and of no others.
-        without: An observer of the cache that is not told of them.
         changed: Settings that differ, for these loads alone.
     """
     twin = copy.copy(core)
     twin.settings = replace(core.settings, **changed)
-    twin.observers = (note, *(one for one in core.observers if one != without))
+    twin.observers = (note, *(one for one in core.observers if not isinstance(one, OfReaders)))
     return twin
 
 

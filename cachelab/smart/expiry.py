@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from cachelab import _check, _locks
+from cachelab.cache.stats import log
 
 PRIOR = 1.0  # changes
 FIRST = 16  # loads before a price is found, and between two of them at least
@@ -76,13 +77,13 @@ class AdaptiveTTL:
     by `invalidate` make it less. Every process learns by itself. A hit does not come by here.
 
     Args:
-        low: Seconds that a value lives at least.
+        low: Seconds that a value lives at least, but for the cache's jitter and its ttl.
         high: Seconds that it lives at most; the cache's ttl bounds it too.
         staleness: The share of hits that may be stale.
         memory: Seconds after which what was seen of an id counts less, by 1 / e: 20 times high,
             unless it is told.
         reads: A function that returns how often a second an id is read, such as
-            `PopularityLog.rate`.
+            `PopularityLog.rate`. Where it fails nothing is known, which is logged once.
         most_ids: Ids that it knows at most, some 300 bytes each; those loaded longest ago go.
         enabled: Whether it learns and adapts; without it every value gets high. May be changed at
             any time.
@@ -122,13 +123,16 @@ class AdaptiveTTL:
         self._price = 0.0  # so far: values live for low
         self._price_due = FIRST  # loads
         self._loads = self._changed = self._at_low = self._at_high = 0
+        self._has_said = False
 
     def __call__(self, id: str, text: str) -> float:
         """Take note of what was just loaded for an id; return the seconds that it may live."""
         if not self.enabled:
             return self._high
+        reads = math.inf if self._reads is None else self._reads_of(id, self._reads)
         with self._lock:
             known = self._seen(id, text, self._clock())
+            known.reads = reads
             self._loads += 1
             if self._loads >= self._price_due:
                 self._find_price()
@@ -147,6 +151,16 @@ class AdaptiveTTL:
         seen = self._loads, self._changed, len(self._known), self._changes / self._seconds
         return ExpiryStats(*seen, self._at_low, self._at_high)
 
+    def _reads_of(self, id: str, reads: Callable[[str], float]) -> float:
+        """Return how often a second an id is read; infinity where a stranger's function fails."""
+        try:
+            return min(max(_check.number("what reads returns", reads(id)), SELDOM), MOST)
+        except Exception as error:
+            if not self._has_said:
+                self._has_said = True
+                log.warning("An adaptive expiry knows no reads of %r, and no others: %s", id, error)
+            return math.inf
+
     def _seen(self, id: str, text: str, now: float) -> _Known:
         """Return what is known of an id, this load included."""
         mark = hash(text)
@@ -156,8 +170,6 @@ class AdaptiveTTL:
         elif now > known.at:
             self._learn(known, known.text != mark, now - known.at)
             known.text, known.at = mark, now
-        if self._reads is not None:
-            known.reads = max(self._reads(id), SELDOM)
         self._known[id] = known
         if len(self._known) > self._most_ids:
             self._forget(self._known.popitem(last=False)[1])

@@ -16,7 +16,7 @@ from cachelab import _check
 from cachelab.cache.aside import AsyncCacheAside, CacheAside
 from cachelab.cache.core import BATCH, Core, Load
 from cachelab.cache.flights import to_its_end
-from cachelab.smart.beside import beside, loaded_apart
+from cachelab.smart.beside import beside, core_of, loaded_apart
 
 T = TypeVar("T")
 MOST_IDS = 10_000_000
@@ -32,9 +32,9 @@ class LogStats:
 
     reads: int
     ids: int  # that it knows now
-    warmed: int  # ids that warming loaded
-    useful: int  # of these, those that were read since
-    wasted: int  # of these, those that were not, so far
+    warmed: int  # loads that warming made
+    useful: int  # of these, those whose id was read since
+    wasted: int  # of these, those whose id was not, so far or before it was loaded again
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Warmed:
     """What a warming did.
 
     Attributes:
-        asked: Ids that it came to.
+        asked: Ids that it came to; what cannot be an id is passed over.
         loaded: Of these, those that were loaded and cached; the others were there, or are absent.
         failed: Of these, those whose load raised, or could not be cached.
         seconds: How long it took.
@@ -90,11 +90,13 @@ class PopularityLog:
         self._per_second = math.log(2) / _check.number("half_life", half_life, above=0)
         self.enabled = enabled
         self._clock = clock
-        self._epoch = self._began = clock()
-        self._counts: dict[str, float] = {}
+        self._began = clock()
+        before: dict[str, float] = {}
         for id, count in (counts or {}).items():
             name = _check.identity("an id of counts", id)
-            self._counts[name] = _check.number(f"the count of {name!r}", count)
+            before[name] = _check.number(f"the count of {name!r}", count)
+        # Counts, and the moment of which a read is worth 1: of other moments they mean nothing.
+        self._since = before, self._began
         self._reads = 0
         self._waiting: dict[str, None] = {}  # ids that warming loaded and nobody has read since
         self._warmed = 0
@@ -106,8 +108,8 @@ class PopularityLog:
         if not self.enabled:
             return
         self._reads += 1
-        counts = self._counts
-        weight = self._weight()
+        counts, epoch = self._since
+        weight = self._weight(epoch)
         counts[id] = counts.get(id, 0.0) + weight
         if self._waiting and id in self._waiting:
             self._waiting.pop(id, None)
@@ -127,12 +129,13 @@ class PopularityLog:
     def top(self, count: int) -> list[str]:
         """Return the ids that are read most, the most popular first."""
         count = _check.whole("count", count, least=0)
-        known = list(self._counts.items())
+        known = list(self._since[0].items())
         return [id for id, _ in heapq.nlargest(count, known, key=lambda one: one[1])]
 
     def reads(self, id: str) -> float:
         """Return how many reads of an id it remembers, each worth less with its age."""
-        return self._counts.get(id, 0.0) / self._weight()
+        counts, epoch = self._since
+        return counts.get(id, 0.0) / self._weight(epoch)
 
     def rate(self, id: str) -> float:
         """Return how many times a second an id is read of late, since the log began at most."""
@@ -142,35 +145,39 @@ class PopularityLog:
     @property
     def counts(self) -> dict[str, float]:
         """What it remembers, the most popular first, such as to keep it as JSON."""
-        weight = self._weight()
-        known = sorted(self._counts.items(), key=lambda one: -one[1])
+        counts, epoch = self._since
+        weight = self._weight(epoch)
+        known = sorted(list(counts.items()), key=lambda one: -one[1])
         return {id: count / weight for id, count in known[: self._size]}
 
     @property
     def stats(self) -> LogStats:
         """The counts so far."""
-        wasted = len(self._waiting)
-        return LogStats(self._reads, len(self._counts), self._warmed, self._useful, wasted)
+        wasted = self._warmed - self._useful
+        return LogStats(self._reads, len(self._since[0]), self._warmed, self._useful, wasted)
 
     def note_warmed(self, id: str) -> None:
         """Count an id that was loaded because it is popular."""
-        self._warmed += id not in self._waiting
+        self._warmed += 1
+        self._waiting.pop(id, None)
         self._waiting[id] = None
+        if len(self._waiting) > 2 * self._size:
+            self._waiting.pop(next(iter(self._waiting)), None)
 
-    def _weight(self) -> float:
+    def _weight(self, epoch: float) -> float:
         """Return what a read is worth now, where one of the epoch is worth 1."""
-        return math.exp(min((self._clock() - self._epoch) * self._per_second, LARGEST))
+        return math.exp(min((self._clock() - epoch) * self._per_second, LARGEST))
 
     def _prune(self) -> None:
         """Write all counts anew as of now; take from each what the first one below size has."""
-        weight, now = self._weight(), self._clock()
-        known = list(self._counts.items())
+        counts, epoch = self._since
+        weight, now = self._weight(epoch), self._clock()
+        known = list(counts.items())
         least = 0.0
         if len(known) > self._size:
             largest = heapq.nlargest(self._size + 1, (count for _, count in known))
             least = largest[-1]
-        self._counts = {id: (count - least) / weight for id, count in known if count > least}
-        self._epoch = now
+        self._since = {id: (count - least) / weight for id, count in known if count > least}, now
 
 
 def warm(
@@ -200,7 +207,8 @@ def warm(
         TypeError: An argument is of the wrong kind.
         ValueError: An argument is out of its range.
     """
-    return to_its_end(_warmed(cache.core, log, count, rate, within, spread))
+    core = core_of(cache, CacheAside)
+    return to_its_end(_warmed(core, log, count, rate, within, spread))
 
 
 async def warm_async(
@@ -212,13 +220,14 @@ async def warm_async(
     spread: float = 0.5,
 ) -> Warmed:
     """Load what a log has as most popular, as `warm` does, with its arguments."""
-    return await _warmed(cache.core, log, count, rate, within, spread)
+    core = core_of(cache, AsyncCacheAside)
+    return await _warmed(core, log, count, rate, within, spread)
 
 
 async def _warmed(
     core: Core, log: PopularityLog, count: int, rate: float, within: float | None, spread: float
 ) -> Warmed:
-    ids = log.top(count)
+    ids = [id for id in log.top(count) if _is_id(core, id)]
     rate = _check.number("rate", rate, above=0, high=MOST_RATE)
     spread = _check.number("spread", spread, high=1)
     seconds = math.inf if within is None else _check.number("within", within, above=0)
@@ -252,3 +261,12 @@ async def _warmed(
     kinds = list(ends.values())
     failed = sum(end in ("raised", "unstored") for end in kinds)
     return Warmed(asked, kinds.count("stored"), failed, monotonic() - began, ended)
+
+
+def _is_id(core: Core, id: str) -> bool:
+    """Say whether the cache takes an id: a log counts also what a reader was refused."""
+    try:
+        core.key(id)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -20,18 +20,17 @@ from cachelab.cache.core import Core, Load
 from cachelab.cache.flights import Flights
 from cachelab.cache.gate import Room
 from cachelab.cache.stats import log
-from cachelab.smart.beside import beside, loaded_apart
+from cachelab.smart.beside import OfReaders, beside, core_of, loaded_apart
 
 V = TypeVar("V")
 Id = TypeVar("Id", bound=Hashable)
 MOST = 10_000_000  # contexts, streams or ids
-FULL = (
-    64  # reads after a context, when all that is known of it is halved: what is newer counts more
-)
+FULL = 64  # reads after a context, when what is known of it is halved: what is newer counts more
 QUEUED = 100  # prefetches that wait for one to end; more are dropped
 WHOLE = 1 - 1e-9  # prefetch, of which ten times a tenth is one, though not for a float
 SURE = 1.0  # seconds for which an id that was found in the cache is taken to be there still
 MOST_SURE = 10_000  # of these ids, at most
+MOST_WAITING = 100_000  # prefetched ids that are known, at most; those before count as wasted
 SAVED = 100.0  # prefetches that may be wasted in one go, however long nothing was
 
 
@@ -142,7 +141,8 @@ class PrefetchStats:
         wasted: Of these, those whose id was not, or that brought no value; the rest wait.
         cached: Predicted ids that were cached already: a round trip at most, a second, and no load.
         over_budget: Predicted ids that were not loaded, since too much had been wasted.
-        dropped: Predicted ids that were not loaded, since too many waited, or Redis was away.
+        dropped: Predicted ids that were not loaded, since too many waited, Redis was away, or their
+            thread, event loop or process had gone.
     """
 
     reads: int
@@ -187,6 +187,11 @@ class Ledger(Generic[Id]):
         self.over_budget = 0
         self.dropped = 0
 
+    @property
+    def under_way(self) -> list[Id]:
+        """The ids for which a load is set aside that has neither been made nor spared."""
+        return list(self._under_way)
+
     def missed(self, id: Id) -> None:
         """Count a load that a reader waited for; what was prefetched of it had gone."""
         self._left = min(SAVED, self._left + self._budget)
@@ -224,6 +229,9 @@ class Ledger(Generic[Id]):
             self._was_useful()
         elif has_value:
             self._waiting[id] = self._clock() + self._lives
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.popitem(last=False)
+                self.wasted += 1
         else:
             self.wasted += 1
 
@@ -249,16 +257,24 @@ class Ledger(Generic[Id]):
             id, until = next(iter(self._waiting.items()))
             if until > now:
                 return
-            del self._waiting[id]
-            self.wasted += 1
+            if self._waiting.pop(id, None) is not None:
+                self.wasted += 1
 
 
 @dataclass
 class _Crew:
-    """The prefetches of one process, or of one event loop."""
+    """The prefetches of one process, or of one event loop: those that wait, and all."""
 
     room: Room
     queue: deque[str] = field(default_factory=deque)
+    ids: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A thread's or task's work for a crew, and whether it came to its end."""
+
+    has_ended: bool = False
 
 
 class _Prefetches:
@@ -276,7 +292,7 @@ class _Prefetches:
         self._crews: weakref.WeakKeyDictionary[Flights, _Crew] = weakref.WeakKeyDictionary()
         self._lock = _locks.lock()
         self._reads = self._predicted = 0
-        core.observers += (self._demanded,)
+        core.observers += (OfReaders(self._demanded),)
 
     @property
     def stats(self) -> PrefetchStats:
@@ -299,70 +315,95 @@ class _Prefetches:
             self._ledger.read(id)
             try:
                 guess = self._predictor.next(id, stream)
+                if guess is None:
+                    return
+                self._core.key(guess)
             except Exception as error:  # a stranger's: reads go on
                 said = f"has a predictor that failed, and prefetches nothing then: {error!r}"
                 self._core.counts.say("predictor", said)
                 return
-            if guess is None:
-                return
             self._predicted += 1
-            is_wanted = guess != id and self._ledger.may(guess)
-        if is_wanted and guess is not None:
-            self._begin(guess)
+            crew = self._crew()
+            if guess == id or not self._ledger.may(guess):
+                return
+            crew.ids.add(guess)
+        self._begin(guess, crew)
 
     def _demanded(self, load: Load) -> None:
         with self._lock:
             for id in load.ids:
                 self._ledger.missed(id)
 
-    def _begin(self, id: str) -> None:
-        """Have an id loaded apart; what cannot be begun is dropped."""
+    def _crew(self) -> _Crew:
+        """Return this process' or loop's crew; a new one first drops what others left behind."""
         group = self._core.waiting.group()
-        crew = self._crews.get(group) or self._crews.setdefault(group, _Crew(Room(self._at_once)))
+        if (crew := self._crews.get(group)) is None:
+            crew = self._crews[group] = _Crew(Room(self._at_once))
+            living = [self._crews[one] for one in self._core.waiting.groups() if one in self._crews]
+            kept = set[str]().union(*(one.ids for one in living))
+            for id in self._ledger.under_way:
+                if id not in kept:
+                    self._ledger.spared(id, was_cached=False)
+        return crew
+
+    def _begin(self, id: str, crew: _Crew) -> None:
+        """Have an id loaded apart; what cannot be begun is dropped."""
         if len(crew.queue) >= QUEUED:
-            self._drop(id)
+            self._end(id, crew)
             return
         crew.queue.append(id)
-        place = object()
-        if crew.room.enter(place, 0):
+        turn = _Turn()
+        if crew.room.enter(turn, 0):
             try:
-                self._core.waiting.apart(partial(self._work, crew, place))
+                self._core.waiting.apart(
+                    partial(self._work, crew, turn), partial(self._leave, crew, turn)
+                )
             except RuntimeError:  # no thread can be had: the interpreter is shutting down
-                crew.room.leave(place)
+                self._leave(crew, turn)
 
-    async def _work(self, crew: _Crew, place: object) -> None:
+    async def _work(self, crew: _Crew, turn: _Turn) -> None:
         """Load what is queued, then leave; but for what was queued on the way out."""
         self._core.waiting.set_loading(())
         is_inside = True
         while is_inside:
-            try:
-                while crew.queue:
-                    try:
-                        id = crew.queue.popleft()
-                    except IndexError:  # another was quicker
-                        break
-                    await self._prefetch(id)
-            finally:
-                crew.room.leave(place)
-            is_inside = bool(crew.queue) and crew.room.enter(place, 0)
+            while crew.queue:
+                try:
+                    id = crew.queue.popleft()
+                except IndexError:  # another was quicker
+                    break
+                await self._prefetch(id, crew)
+            crew.room.leave(turn)
+            is_inside = bool(crew.queue) and crew.room.enter(turn, 0)
+        turn.has_ended = True
 
-    async def _prefetch(self, id: str) -> None:
+    def _leave(self, crew: _Crew, turn: _Turn) -> None:
+        """Leave; who was cancelled, perhaps before it began, drops what is queued."""
+        crew.room.leave(turn)
+        while crew.queue and not turn.has_ended:
+            try:
+                self._end(crew.queue.popleft(), crew)
+            except IndexError:  # another was quicker
+                return
+
+    async def _prefetch(self, id: str, crew: _Crew) -> None:
         ends: dict[str, str] = {}
-        twin = beside(self._core, lambda load: ends.update(load.ends), without=self._demanded)
+        twin = beside(self._core, lambda load: ends.update(load.ends))
         can_load = False
         try:
             can_load = await loaded_apart(twin, [id])
         except Exception:
             log.exception("A prefetch of %r has ended without a value", id)
-        with self._lock:
-            if id in ends:
-                self._ledger.loaded(id, ends[id] == "stored")
-            else:
-                self._ledger.spared(id, was_cached=can_load)
+        finally:  # when cancelled, too
+            self._end(id, crew, ends.get(id), was_cached=can_load)
 
-    def _drop(self, id: str) -> None:
+    def _end(self, id: str, crew: _Crew, end: str | None = None, was_cached: bool = False) -> None:
+        """Say what became of a prefetch: how its load ended, or why there was none."""
         with self._lock:
-            self._ledger.spared(id, was_cached=False)
+            crew.ids.discard(id)
+            if end is not None:
+                self._ledger.loaded(id, end == "stored")
+            else:
+                self._ledger.spared(id, was_cached)
 
 
 class Prefetcher(Generic[V]):
@@ -393,8 +434,9 @@ class Prefetcher(Generic[V]):
         at_once: int = 2,
         enabled: bool = True,
     ):
+        core = core_of(cache, CacheAside)
         self._get = cache.get
-        self._prefetches = _Prefetches(cache.core, predictor, budget, at_once)
+        self._prefetches = _Prefetches(core, predictor, budget, at_once)
         self.enabled = enabled
 
     def get(self, id: str, stream: Hashable = "") -> V | None:
@@ -433,8 +475,9 @@ class AsyncPrefetcher(Generic[V]):
         at_once: int = 2,
         enabled: bool = True,
     ):
+        core = core_of(cache, AsyncCacheAside)
         self._get = cache.get
-        self._prefetches = _Prefetches(cache.core, predictor, budget, at_once)
+        self._prefetches = _Prefetches(core, predictor, budget, at_once)
         self.enabled = enabled
 
     async def get(self, id: str, stream: Hashable = "") -> V | None:

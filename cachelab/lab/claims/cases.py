@@ -71,6 +71,10 @@ class Claimed(NamedTuple):
             return 0
         return 1 if case.value > self.middle else -1
 
+    def beside(self, case: "Case") -> int:
+        """Return 1 for a case whose interval lies above the claimed number, -1 below, 0 around."""
+        return int(case.low > self.middle) - int(case.high < self.middle)
+
     @property
     def middle(self) -> float:
         """The number that stands for the claim in a chart."""
@@ -178,7 +182,7 @@ def judged(claimed: Claimed | None, cases: Sequence[Case]) -> Verdict:
     yes = [one.name for one in heard if claimed.has(one.low) and claimed.has(one.high)]
     sides = {one.name: claimed.side(one) for one in heard}
     no = [name for name, side in sides.items() if side]
-    along = [claimed.side(one) for one in heard if one.at is not None]
+    along = [claimed.beside(one) for one in heard if one.at is not None]
     if yes:
         return Verdict(HOLDS if len(yes) == len(heard) else WHEN, yes, no)
     if {-1, 1} <= {*along}:
@@ -189,7 +193,7 @@ def judged(claimed: Claimed | None, cases: Sequence[Case]) -> Verdict:
 def _between(claimed: Claimed, cases: Sequence[Case]) -> str:
     """Return between which two neighbours on an axis the claimed number lies."""
     line = sorted((one for one in cases if one.at is not None), key=lambda one: one.at or 0.0)
-    sides = [claimed.side(one) for one in line]
+    sides = [claimed.beside(one) for one in line]
     at = next(i for i in range(1, len(line)) if {*sides[: i + 1]} >= {-1, 1})
     before = max(i for i in range(at) if sides[i] == -sides[at])
     ends = (line[i].name.removeprefix("at ") for i in (before, at))

@@ -1,12 +1,15 @@
 """Experiments on clients: how they are made, shared, broken, and what their errors tell."""
 
 import functools
+import json
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from statistics import median
 
 import redis
@@ -16,7 +19,7 @@ from redis.retry import Retry
 
 from cachelab import connect
 from cachelab.errors import RedisUnavailable
-from cachelab.lab.claims.bench import Bench, raised, trial
+from cachelab.lab.claims.bench import Bench, awaited, raised, trial
 from cachelab.lab.claims.cases import Case, counted, instead, sampled
 from cachelab.lab.measure import link, timing
 from cachelab.server.server import Server
@@ -24,9 +27,9 @@ from cachelab.server.server import Server
 
 @trial
 def client_from_environment(bench: Bench) -> list[Case]:
-    """Clients that are connected without a password in the code."""
+    """Whether a client logs in with a password that no line of the code has."""
     before = os.environ.get("REDIS_URL")
-    os.environ["REDIS_URL"] = bench.server.url
+    os.environ["REDIS_URL"] = bench.server.url  # which has the password that the server asks for
     try:
         client = bench.plain(os.environ["REDIS_URL"])
         return [counted("the URL comes from the environment", client.ping())]
@@ -143,7 +146,7 @@ def types_offered(bench: Bench) -> list[Case]:
 
 @trial
 def same_names(bench: Bench) -> list[Case]:
-    """Values that are lost when two applications use one server."""
+    """Values that are lost when two keys are stored, by one application and by two."""
 
     def lost(first: str, second: str) -> int:
         bench.client.set(first, "shop")
@@ -151,7 +154,11 @@ def same_names(bench: Bench) -> list[Case]:
         return int(bench.client.get(first) != "shop")
 
     ours = instead(counted("application and version in front", lost("shop:v1:u:1", "game:v1:u:1")))
-    return [counted("user:123:profile in both", lost("user:123:profile", "user:123:profile")), ours]
+    return [
+        counted("two keys of one application", lost("user:123:profile", "user:123:settings")),
+        counted("one key of two applications", lost("user:123:profile", "user:123:profile")),
+        ours,
+    ]
 
 
 def _warned(call: Callable[[], object]) -> int:
@@ -196,9 +203,9 @@ def expiry_kept(bench: Bench) -> list[Case]:
 
 @trial
 def counted_twice(bench: Bench) -> list[Case]:
-    """What one INCR counts when its reply comes too late, with a retry and without."""
+    """How often a write counts when its reply comes too late, with a retry and without."""
 
-    def count(retries: int) -> int:
+    def count(retries: int, write: str = "INCRBY") -> int:
         client = bench.plain(
             socket_timeout=0.2,
             retry=Retry(NoBackoff(), retries),
@@ -209,11 +216,12 @@ def counted_twice(bench: Bench) -> list[Case]:
         thaw = threading.Timer(0.3, bench.server.thaw)
         thaw.start()
         with suppress(redis.TimeoutError):
-            client.incr("counter")
+            client.execute_command(write, "counter", 1)
         thaw.join()
         return int(bench.client.get("counter"))
 
     return [
+        counted("SET to 1, with a retry", count(1, "SET")),
         counted("an INCR with a retry", count(1)),
         instead(counted("an INCR without, the error told", count(0))),
     ]
@@ -239,7 +247,7 @@ def caught_by_builtin(bench: Bench) -> list[Case]:
 
     return [
         counted("Python's ConnectionError", caught(ConnectionError), 10),
-        instead(counted("redis.ConnectionError", caught(redis.ConnectionError), 10)),
+        counted("redis.ConnectionError", caught(redis.ConnectionError), 10),
     ]
 
 
@@ -255,10 +263,108 @@ def moments(bench: Bench) -> list[Case]:
 
 @trial
 def kept_of_stream(bench: Bench) -> list[Case]:
-    """Of a thousand acknowledged writes, those that a stream of MAXLEN 100 still has."""
-    for number in range(1000):
-        bench.client.xadd("stream", {"id": number}, maxlen=100, approximate=True)
-    return [counted("MAXLEN ~ 100, no worker yet", bench.client.xlen("stream"), 1000)]
+    """Of a thousand acknowledged writes that wait, those that a bounded stream still has."""
+    cases = []
+    for most in (100, 2000):
+        for number in range(1000):
+            bench.client.xadd(f"stream:{most}", {"id": number}, maxlen=most, approximate=True)
+        cases.append(counted(f"MAXLEN ~ {most:,}", bench.client.xlen(f"stream:{most}"), 1000))
+    return cases
+
+
+@trial
+def additions_kept(bench: Bench) -> list[Case]:
+    """Additions to a JSON text that are lost, by one caller and by two who meet at each."""
+
+    def read() -> dict:
+        return json.loads(bench.client.get("cart") or "{}")
+
+    def lost(callers: int) -> int:
+        bench.client.delete("cart")
+        for number in range(100 // callers):
+            for who, cart in enumerate([read() for _ in range(callers)]):
+                bench.client.set("cart", json.dumps(cart | {f"{who}-{number}": 1}))
+        return 100 - len(read())
+
+    def by_field() -> int:
+        for number in range(100):
+            bench.client.hincrby("cart:hash", f"{number % 2}-{number}", 1)
+        return 100 - bench.client.hlen("cart:hash")
+
+    return [
+        counted("one caller", lost(1), 100),
+        counted("two callers who meet", lost(2), 100),
+        instead(counted("a command for each change", by_field(), 100)),
+    ]
+
+
+@trial
+def product_forms(bench: Bench) -> list[Case]:
+    """Bytes of a product of ten fields as a JSON text, as times of those of a hash."""
+    product = {f"field-{number}": "x" * 50 for number in range(10)}
+    bench.client.set("product:text", json.dumps(product))
+    bench.client.hset("product:hash", mapping=product)
+    text = len(bench.client.get("product:text"))
+    whole = sum(len(part) for pair in bench.client.hgetall("product:hash").items() for part in pair)
+    one = len(bench.client.hget("product:hash", "field-1"))
+    return [counted("all of it", text / whole), counted("one field of ten", text / one)]
+
+
+def _calls(bench: Bench) -> dict[float, tuple[Case, Case, Case]]:
+    """Return a SET, a GET and an awaited SET at three distances, in ms, measured once."""
+    return bench.once("calls", lambda: {rtt: _at_distance(bench, rtt) for rtt in (0.0, 0.2, 6.0)})
+
+
+def _at_distance(bench: Bench, rtt_ms: float) -> tuple[Case, Case, Case]:
+    with ExitStack() as stack:
+        road = stack.enter_context(link.Link(bench.server.url, rtt_ms=rtt_ms)) if rtt_ms else None
+        url = road.url if road else bench.server.url
+        client = bench.plain(url)
+        calls = (lambda: client.set("user-1", "Ada")), (lambda: client.get("user-1"))
+        plain = [timing.sample(call, 40) for call in calls]
+
+        async def one_by_one() -> list[float]:
+            other, seconds = redis.asyncio.Redis.from_url(url), []
+            await other.ping()
+            for _ in range(40):
+                began = time.perf_counter()
+                await other.set("user-1", "Ada")
+                seconds.append(time.perf_counter() - began)
+            await other.aclose()
+            return seconds
+
+        name = f"{rtt_ms:g} ms further" if rtt_ms else "on this machine"
+        told = (*plain, awaited(one_by_one))
+        one, two, three = (replace(sampled(name, seconds), at=rtt_ms) for seconds in told)
+        return one, two, three
+
+
+@trial
+def set_at_distances(bench: Bench) -> list[Case]:
+    """A SET at three distances."""
+    return [one for one, _, _ in _calls(bench).values()]
+
+
+@trial
+def get_at_distances(bench: Bench) -> list[Case]:
+    """A GET at three distances."""
+    return [one for _, one, _ in _calls(bench).values()]
+
+
+@trial
+def setup_one_by_one(bench: Bench) -> list[Case]:
+    """A thousand SETs one by one at three distances, from forty."""
+    return [_thousand(one) for one, _, _ in _calls(bench).values()]
+
+
+@trial
+def setup_awaited(bench: Bench) -> list[Case]:
+    """A thousand awaited SETs one by one at three distances, from forty."""
+    return [_thousand(one) for _, _, one in _calls(bench).values()]
+
+
+def _thousand(one: Case) -> Case:
+    return replace(one, value=1000 * one.value, low=1000 * one.low, high=1000 * one.high)
 
 
 @trial

@@ -448,7 +448,6 @@ NAMED: dict[str, Callable[[Figure], list[Case]]] = {
     "gaps": _gaps,
     "gap_ratio": _gap_ratio,
     "gather_to_threads": _gather_to_threads,
-    "each_set": _each_call("one by one"),
     "each_batch": _each_call("pipeline"),
     "trips_left": _trips_left,
     "pool_of_20": _pool_of_20,

@@ -110,7 +110,22 @@ def input_async(bench: Bench) -> list[Case]:
         assert said == b"user-1\n"
         return threading.active_count() - before
 
-    return [counted("a line from a pipe", awaited(line))]
+    async def blocking() -> int:
+        reading, writing = os.pipe()
+        before = threading.active_count()
+        with os.fdopen(reading) as file:
+            task = asyncio.create_task(asyncio.to_thread(file.readline))
+            await asyncio.sleep(0)
+            threads = threading.active_count() - before
+            os.write(writing, b"user-1\n")
+            assert await task == "user-1\n"
+        os.close(writing)
+        return threads
+
+    return [
+        counted("a call that blocks, as input() does", awaited(blocking)),
+        counted("a line from a pipe, awaited", awaited(line)),
+    ]
 
 
 @trial

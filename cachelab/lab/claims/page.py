@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from cachelab.lab import notebooks, scale
 from cachelab.lab.claims.cases import HOLDS, VERDICTS, WHEN
-from cachelab.lab.claims.rows import Row, counts, ratios
+from cachelab.lab.claims.rows import Row, counts, is_ratio, ratios
 from cachelab.lab.draw import charts
 from cachelab.lab.draw.canvas import alt_text, house_style
 from cachelab.lab.draw.figures import environment
@@ -28,8 +28,9 @@ def ratio_chart(rows: Sequence[Row], name: str | None = None) -> Axes:
         name: Under which the figure is kept.
     """
     df = ratios(rows)
-    drawn = [row.verdict.word for row in rows if row.id in set(df["claim"])]
+    drawn = [row.verdict.word for row in rows if is_ratio(row)]
     held, when = drawn.count(HOLDS), drawn.count(WHEN)
+    everywhere = f"{held} hold" if held else "none holds"
     return charts.against(
         df,
         "ratio",
@@ -37,7 +38,8 @@ def ratio_chart(rows: Sequence[Row], name: str | None = None) -> Axes:
         "source",
         "ratio_low",
         "ratio_high",
-        title=f"Of {len(drawn)} ratios in circulation {held} hold everywhere, {when} somewhere",
+        title=f"Of {len(drawn)} ratios in circulation {when} hold under a condition, "
+        f"{everywhere} without",
         note="whiskers: what is claimed, and intervals of 99 %; a mark for each condition",
         roles=ROLES,
         logx=True,

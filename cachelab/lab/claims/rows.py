@@ -26,7 +26,7 @@ from cachelab.lab.draw.figures import environment
 from cachelab.lab.draw.units import written
 
 FILE = notebooks.NOTEBOOKS / "claims.csv"
-COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure".split()
+COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure short".split()
 HERE = "trial "  # begins a measure that is a short experiment, made as the rows are
 
 
@@ -40,6 +40,7 @@ class Row:
         claimed: The number that the claim says of the quantity; None if no number can be had.
         cases: What was measured, under each condition.
         origin: Where from: the scale and the day, or why there are none.
+        short: What to call it in a chart of many claims.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Row:
     said: str = ""
     cases: list[Case] = field(default_factory=list)
     origin: str = ""
+    short: str = ""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -161,6 +163,7 @@ def _row(line: dict[str, str], tried: Callable[[str], list[Case]] | None) -> Row
         said=said,
         cases=cases,
         origin=origin,
+        short=line.get("short", ""),
     )
 
 
@@ -224,22 +227,28 @@ def counts(rows: Iterable[Row]) -> pd.Series:
     return words.value_counts().rename_axis("verdict").rename("claims")
 
 
+def is_ratio(row: Row) -> bool:
+    """Return whether a claim's number is a ratio that is in circulation, and was measured."""
+    return row.unit == "×" and row.kind == "number" and bool(row.measured)
+
+
 def ratios(rows: Iterable[Row]) -> pd.DataFrame:
     """Return the claims whose number is a ratio, for one chart.
 
     Returns:
-        claim, source (claimed, predicted, measured), ratio, ratio_low, ratio_high: one row for
-        what is claimed, one for each case, and one for what a model says of it.
+        claim in short words, source (claimed, predicted, measured), ratio, ratio_low, ratio_high:
+        one row for what is claimed, one for each case, and one for what a model says of it.
     """
     told: list[tuple] = []
     for row in rows:
-        if row.unit != "×" or not row.claimed or row.kind != "number" or not row.measured:
+        if not row.claimed or not is_ratio(row):
             continue
-        told.append((row.id, "claimed", row.claimed.middle, row.claimed.low, row.claimed.high))
+        name = f"{row.short or row.claim.rstrip('.')}: {row.said}"
+        told.append((name, "claimed", row.claimed.middle, row.claimed.low, row.claimed.high))
         told += [
-            (row.id, "predicted", *[case.predicted] * 3) for case in row.measured if case.predicted
+            (name, "predicted", *[case.predicted] * 3) for case in row.measured if case.predicted
         ]
-        told += [(row.id, "measured", case.value, case.low, case.high) for case in row.measured]
+        told += [(name, "measured", case.value, case.low, case.high) for case in row.measured]
     return pd.DataFrame(told, columns=["claim", "source", "ratio", "ratio_low", "ratio_high"])
 
 

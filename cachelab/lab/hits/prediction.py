@@ -104,14 +104,24 @@ def case_of(
     """Return a case of these reads; each id's rate is drawn, log-uniformly, from ``rates``.
 
     Args:
-        ids: What is read, in order: any whole numbers.
+        ids: What is read, in order: any whole numbers, two or more.
         seed: Of the rates and of the changes.
         streams: Whose read it is; by default all are one reader's.
         times: When, in any unit, never falling; by default all are as far apart.
         rates: Changes a second, from the calmest row to the busiest.
+
+    Raises:
+        ValueError: There are not as many streams or times as ids, or times fall.
     """
+    reads = _check.whole("the number of ids", len(ids), least=2)
+    for name, given in (("streams", streams), ("times", times)):
+        if given is not None and len(given) != reads:
+            raise ValueError(f"{name} must be one a read, {reads}, not {len(given)}")
+    if times is not None and not np.all(np.diff(times) >= 0):
+        raise ValueError("times must be numbers that never fall")
     numbers = np.unique(np.asarray(ids), return_inverse=True)[1]
-    low, high = (_check.number("rates", rate, above=0) for rate in rates)
+    low = _check.number("the lower of rates", rates[0], above=0)
+    high = _check.number("the higher of rates", rates[1], low=low)
     rng = np.random.default_rng([seed, 1])
     drawn = np.exp(rng.uniform(np.log(low), np.log(high), numbers.max() + 1))
     at = np.arange(len(numbers)) if times is None else np.asarray(times)
@@ -158,15 +168,23 @@ def names(reads: int, seed: int) -> Case:
 def cut(trace: Trace, reads: int, seed: int) -> Case:
     """Return a part of a trace, such as `from_csv` returns: one of ten that do not overlap.
 
+    Verdicts take their seeds for so many trials. A part that is tried twice is one, and what came
+    by chance would be certain.
+
     Args:
-        trace: At least a hundred reads; of less than a thousand the parts overlap.
-        reads: In a part, at most a tenth of the trace, or a hundred.
-        seed: Its last digit chooses the part.
+        trace: At least a thousand reads.
+        reads: In a part, at most a tenth of the trace.
+        seed: Which part, from 0 to 9.
+
+    Raises:
+        ValueError: The trace is too short, or has no such part.
     """
-    if len(trace.ids) < LEAST:
-        raise ValueError(f"the trace must have {LEAST} reads or more, not {len(trace.ids)}")
-    size = min(reads, max(LEAST, len(trace.ids) // PARTS))
-    start = seed % PARTS * (len(trace.ids) - size) // (PARTS - 1)
+    least = PARTS * LEAST
+    if len(trace.ids) < least:
+        raise ValueError(f"the trace must have {least} reads or more, not {len(trace.ids)}")
+    seed = _check.whole(f"seed, of {PARTS} parts of a trace,", seed, least=0, most=PARTS - 1)
+    size = min(reads, len(trace.ids) // PARTS)
+    start = seed * (len(trace.ids) - size) // (PARTS - 1)
     part = slice(start, start + size)
     return case_of(trace.ids[part], seed, times=None if trace.times is None else trace.times[part])
 
@@ -430,9 +448,11 @@ def interval(column: str, values: pd.Series) -> dict[str, float]:
 
     Few values vary less than what they stand for: the percentiles are those that, of normal
     values, give Student's interval (Hesterberg, "What teachers should know about the bootstrap",
-    2015).
+    2015). One or two tell of no interval: it has no end.
     """
     found = values.to_numpy(float)
+    if len(found) < 3:
+        return {column: found.mean(), f"{column}_low": -math.inf, f"{column}_high": math.inf}
     chosen = np.random.default_rng(0).integers(0, len(found), (RESAMPLES, len(found)))
     means = found[chosen].mean(axis=1)
     outside = 100 * NormalDist().cdf(-_student(len(found)))
@@ -442,8 +462,6 @@ def interval(column: str, values: pd.Series) -> dict[str, float]:
 
 def _student(count: int) -> float:
     """Return Student's factor of 95 % for a mean of so many values, in their own deviations."""
-    if count < 3:
-        return math.inf
     free, z = count - 1, NormalDist().inv_cdf(0.975)
     first = (z**3 + z) / (4 * free)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)

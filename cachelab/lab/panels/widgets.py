@@ -476,13 +476,13 @@ def prefetch_and_price(
 
     Args:
         trace: What is chosen at first.
-        confidence: Where its slider begins, of tenths from 0 to 0.8.
-        budget: Where its slider begins, of 0.05 to 5.
+        confidence: Where its slider begins, 0, 0.2, 0.4, 0.6 or 0.8.
+        budget: Where its slider begins, 0.05, 0.1, 0.2, 0.5, 1, 2 or 5.
         progress: Whether a bar is shown.
     """
     names = ("sessions", "Python's names", "independent")
     _check.choice("trace", trace, names)
-    confidences = tuple(tenths / 10 for tenths in range(0, 9, 2))
+    confidences = (0.0, 0.2, 0.4, 0.6, 0.8)
     budgets = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     _check.choice("confidence", confidence, confidences)
     _check.choice("budget", budget, budgets)
