@@ -23,7 +23,7 @@ FIVE = ("killed", "frozen", "scan", "full", "wrong password")
 HOLD = 10  # scrapes that a fault lasts at least: longer than most rules wait
 MOST = 40  # scrapes that are waited for an alert, or for its end
 CALM = 14  # scrapes before the first fault: as many as a rule wants to have a past
-ANSWER = 0.3  # seconds that a server has
+ANSWER = 0.5  # seconds that a server has
 # What redis_exporter calls the numbers of INFO that rules ask for.
 INFO = {
     "used_memory": "redis_memory_used_bytes",
@@ -182,7 +182,7 @@ def chart(
         roles={"ours": "cache", "copied": "database"},
         steps=True,
         logy=False,
-        ylim=(0, int(counts["alerts"].max()) + 1),
+        ylim=(0, max(4, int(counts["alerts"].max()) + 1)),
         shade=shade,
         xlabel="seconds since the first scrape",
         ylabel="alerts that fire",
