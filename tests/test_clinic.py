@@ -169,6 +169,53 @@ def test_the_questions_can_be_asked_of_a_program_that_nobody_has_seen(client, ke
     assert clinic.odd(clinic.examine(client, program(client, key))) == odd
 
 
+def unseen(client, page):
+    """Return a program of one worker that no patient is: what a page returns it meant to send."""
+
+    def serve():
+        calls = sum(page(number) for number in range(200))
+        return {"requests": 200, "workers": 1, "calls": calls, "errors": {}}
+
+    return clinic.examine(client, serve)
+
+
+def test_a_program_that_pings_before_each_call_is_not_told_that_its_commands_get_lost(client):
+    client.set("page", "text", ex=60)
+    seen = unseen(client, lambda number: 10 * sum((client.ping(), bool(client.get("page")))))
+    assert "arrives" in clinic.odd(seen)  # the control: of twenty only two were sent
+
+    def page(number):
+        return sum(2 for _ in range(5) if client.ping() and client.get("page"))
+
+    assert clinic.odd(unseen(client, page)) == ["trips"]
+
+
+def test_entries_that_are_deleted_at_once_are_told_where_few_reads_find_theirs(client):
+    def page(number):
+        if client.get("page") is None:
+            client.set("page", "text", ex=60)
+        return 2 + client.delete("page")
+
+    seen = unseen(client, page)
+    table = clinic.questions(seen).set_index("question")
+    assert clinic.odd(seen) == ["hits"]
+    assert table.loc[QUESTIONS["hits"].text, "remark"] == "0 hits, 200 misses, 200 deletes"
+
+
+def test_a_key_that_is_hardly_used_is_not_hot_because_no_other_is_left(client):
+    client.config_set("maxmemory-policy", "allkeys-lfu")
+    client.set("page", "text", ex=60)
+    client.get("page")
+
+    def page(number):  # a lock, which is gone when the keys are looked at
+        return client.set("lock", number, nx=True, ex=60) + client.delete("lock")
+
+    try:
+        assert clinic.odd(unseen(client, page)) == []
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

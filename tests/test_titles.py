@@ -38,6 +38,9 @@ SAID = {  # parts of titles whose numbers are nowhere in the figure
     "12b_killed": r"\d+ % hits|for [\d.]+ s",  # not loaded while the node was away; within steps
     "12b_one_breaker": r"of \d+ reads|longer than 0\.1 s",
     "12b_slots": r"1000 of 1,000",  # all dots of one name
+    "13_faults": r"in \d of 5 faults|rules in \d$",  # of faults, in which alerts are counted
+    "13_health": r"of 12 copied",  # all of them
+    "13_prefixes": r"of [\d,]+ keys",  # all of them
     "15_ratios": r"^Of \d+ .*",  # claims by their verdicts, of which the chart shows the numbers
     "15_verdicts": r"^Of \d+ .*",  # counts, of which the chart shows the shares
 }

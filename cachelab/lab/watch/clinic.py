@@ -25,11 +25,12 @@ from cachelab.lab.watch import observe
 from cachelab.lab.watch.patients import Setup
 from cachelab.server.server import Server
 
+DELETES = ("del", "getdel", "unlink")
 REQUESTS = 400
 SAMPLE = 3000  # keys
 SLOW_USEC = 500  # from which on a patient's server notes a command
 PATIENCE = 10.0  # seconds for a call: the clinic's machine may be busy
-OURS = ("auth", "command", "hello", "info", "ping", "quit", "select")  # no program's work
+OURS = ("auth", "command", "hello", "info", "quit", "select")  # no program's work
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,10 @@ def _hottest(seen: Evidence) -> Answer:
     if not len(seen.keys) or seen.keys["reads"].isna().all():
         return None, "no LFU policy: the server does not count"
     hottest = seen.keys.iloc[0]
-    # Keys that have gone are in no sample: what was read meanwhile is known without.
+    # Keys that have gone are in no sample: what was used meanwhile is known without.
     read = seen.grown["keyspace_hits"] + seen.grown["keyspace_misses"]
-    return hottest["reads"] / max(seen.keys["reads"].sum(), read, 1), f"most: {hottest['key']}"
+    uses = max(seen.keys["reads"].sum(), read, seen.work["calls"].sum(), 1)
+    return hottest["reads"] / uses, f"most: {hottest['key']}"
 
 
 def _replaced(seen: Evidence) -> Answer:
@@ -189,7 +191,11 @@ def _replaced(seen: Evidence) -> Answer:
 def _hits(seen: Evidence) -> Answer:
     hits, misses = (seen.grown[f"keyspace_{what}"] for what in ("hits", "misses"))
     rate = seen.hit_rate
-    return rate, "nothing was read" if rate is None else f"{hits:,.0f} hits, {misses:,.0f} misses"
+    said = "nothing was read" if rate is None else f"{hits:,.0f} hits, {misses:,.0f} misses"
+    deletes = seen.work["command"].isin(DELETES)
+    if seen.forgets and (count := seen.work.loc[deletes, "calls"].sum()):
+        said += f", {count:,} deletes"
+    return rate, said
 
 
 def _share(name: str) -> Callable[[Evidence], Answer]:
@@ -280,7 +286,8 @@ QUESTIONS = {
         "above 0.5",
         _hits,
         lambda number: number < 0.5,
-        "the three questions below: what has become of what was stored?",
+        "the three questions below: what has become of what was stored? Where none is odd, "
+        "`commands`: is it deleted at once, or stored by many who missed it together?",
     ),
     "expired": Question(
         "If few: what share of the entries stored has expired again?",

@@ -22,8 +22,9 @@ from cachelab.lab.watch.scrapes import Scrapes, Target
 FIVE = ("killed", "frozen", "scan", "full", "wrong password")
 HOLD = 10  # scrapes that a fault lasts at least: longer than most rules wait
 MOST = 40  # scrapes that are waited for an alert, or for its end
+TRIES = 2  # of a fault whose alert did not fire: a machine that stands still spoils one
 CALM = 14  # scrapes before the first fault: as many as a rule wants to have a past
-ANSWER = 0.3  # seconds that a server has
+ANSWER = 0.5  # seconds that a server has
 # What redis_exporter calls the numbers of INFO that rules ask for.
 INFO = {
     "used_memory": "redis_memory_used_bytes",
@@ -82,7 +83,7 @@ def drill(
     """Cause faults one after the other in an application and its server, and scrape both.
 
     A fault lasts until its alert fires, ten scrapes at least; the next one waits until that is
-    over. Both have an end, whatever does not come.
+    over. Both have an end, whatever does not come; then the fault is caused once more.
 
     Args:
         faults: Names in `chain.FAULTS`.
@@ -96,26 +97,30 @@ def drill(
     with Watched() as watched:
         scrapes = Scrapes(watched.targets | {"redis": exporter(watched.server.url)})
 
-        def look_on(looks: int, least: int, alert: str = "") -> None:
-            """Scrape until an alert fires, or without a name until none does."""
+        def look_on(looks: int, least: int, alert: str = "") -> bool:
+            """Scrape until an alert fires, or without a name until none does; say whether."""
             for count in range(1, looks + 1):
                 due = time.monotonic() + every
                 now = float(scrapes.look()["time"].iloc[-1])
                 fires = _fires(known, scrapes.frame, now, every)
                 if count >= least and (alert in fires if alert else not fires):
-                    return
+                    return True
                 time.sleep(max(0.0, due - time.monotonic()))
+            return False
 
         look_on(CALM, CALM)
         for fault in faults:
             if told is not None:
                 told(fault)
-            began = time.time()
-            watched.cause(fault)
-            look_on(MOST, HOLD, FAULTS[fault].alert)
-            spans[fault] = (began, time.time())
-            watched.mend(fault)
-            look_on(MOST, FOR)
+            for _ in range(TRIES):
+                began = time.time()
+                watched.cause(fault)
+                has_fired = look_on(MOST, HOLD, FAULTS[fault].alert)
+                spans[fault] = (began, time.time())
+                watched.mend(fault)
+                look_on(MOST, FOR)
+                if has_fired:
+                    break
     return scrapes.frame, spans
 
 
@@ -182,7 +187,7 @@ def chart(
         roles={"ours": "cache", "copied": "database"},
         steps=True,
         logy=False,
-        ylim=(0, int(counts["alerts"].max()) + 1),
+        ylim=(0, max(4, int(counts["alerts"].max()) + 1)),
         shade=shade,
         xlabel="seconds since the first scrape",
         ylabel="alerts that fire",
