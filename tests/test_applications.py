@@ -81,6 +81,17 @@ def test_new_pythons_agree_on_a_length_and_on_no_hash(monkeypatch):
     assert applications.in_new_pythons(by_length, ["a", "ab"]) == [[1, 2], [1, 2]]
 
 
+def fails_there(text):
+    raise ValueError(f"not {text}")
+
+
+def test_what_fails_in_a_new_python_is_told_in_its_last_line():
+    with pytest.raises(CachelabError, match="in a new Python: ValueError: not this"):
+        applications.in_new_pythons(fails_there, "this")
+    with pytest.raises(CachelabError, match="write it with def"):
+        applications.in_new_pythons(lambda text: text, "this")
+
+
 def test_a_bucket_lets_its_burst_pass_and_then_its_rate():
     df = applications.token_bucket(rate=2, burst=3, calls=[n / 10 for n in range(100)])
     most = df.groupby("what")["calls"].max()
@@ -113,6 +124,7 @@ def test_the_trials_of_a_cart_accept_a_script_and_see_who_deletes_what_came_betw
 
     assert all(seen("10_take_out.py"))
     assert seen("10_take_out.wrong_then_hdel.py") == [True] * 4 + [False]
+    assert seen("10_take_out.wrong_whole_cart.py") == [True, False, False, True, False]
 
 
 def test_the_trials_of_a_log_in_accept_a_new_id_and_see_that_the_old_one_goes_on(client):
@@ -122,6 +134,7 @@ def test_the_trials_of_a_log_in_accept_a_new_id_and_see_that_the_old_one_goes_on
 
     assert all(seen("10_new_id.py"))
     assert seen("10_new_id.wrong_both.py") == [True, False, True, True, True, True]
+    assert seen("10_new_id.wrong_clock.py") == [True, True, True, False, True, True]
 
 
 def test_the_trials_of_a_key_accept_json_and_see_what_joined_parts_look_like(monkeypatch):
@@ -131,7 +144,8 @@ def test_the_trials_of_a_key_accept_json_and_see_what_joined_parts_look_like(mon
         return verdicts(applications.KeyTrials(answer(name)["canonical"]).sentences())
 
     assert all(seen("10b_canonical.py"))
-    assert seen("10b_canonical.wrong_joined.py") == [True] * 4 + [False]
+    assert seen("10b_canonical.wrong_joined.py") == [True] * 5 + [False]
+    assert seen("10b_canonical.wrong_colons.py") == [True] * 5 + [False]
 
 
 def test_the_panel_of_a_limit_tells_how_many_pass_and_follows_its_sliders():

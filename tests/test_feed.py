@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+import redis
 
 import cachelab as cl
 from cachelab.apps.feed import AsyncFeed, Feed, Page
@@ -277,6 +278,19 @@ def test_without_redis_a_page_comes_from_the_database(make_feed, database):
         assert feed.page("ada", 1, first.cursor) == Page(("post-0",), None)
         with pytest.raises(cl.RedisUnavailable, match="may be repeated"):
             feed.post(*database.commit("bob"))
+
+
+@pytest.mark.parametrize("order", ["CONFIG SET maxmemory 1", "ACL SETUSER default -eval"])
+def test_a_redis_that_refuses_costs_a_reader_no_more_than_one_that_is_away(
+    make_feed, database, order
+):
+    database.commit("bob"), database.commit("eve")
+    with cl.Server() as server:
+        feed, client = make_feed(server.url), cl.connect(server.url)
+        client.execute_command(*order.split())
+        assert walk(feed) == walk(feed) == posts(1, 0)
+        with pytest.raises(redis.ResponseError):  # the control: what no database has is not had
+            client.eval("return redis.call('SET', KEYS[1], 1)", 1, "key")
 
 
 def test_the_asyncio_twin_does_the_same(aclient, run_async, database):

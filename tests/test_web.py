@@ -623,6 +623,39 @@ def test_killed_redis_leaves_what_the_database_knows_and_comes_back(browse):
     assert browser.get("/feed").status_code == 200
 
 
+@pytest.mark.parametrize("order", ["CONFIG SET maxmemory 1", "ACL SETUSER default -eval -getex"])
+def test_a_redis_that_refuses_is_no_fault_and_leaves_what_the_database_knows(
+    settings, order, caplog
+):
+    with cl.Server(save="", appendonly=False) as server:
+        told = replace(settings, redis_url=server.url)
+        with serving.serving(told) as url, contextlib.closing(Browser(url, "ada")) as browser:
+            token = browser.hidden(LAMP) | {"text": "Tea."}
+            cl.connect(server.url).execute_command(*order.split())
+            read = [browser.get(path) for path in ("/", LAMP, "/people/ada", "/bench")]
+            assert {one.status_code for one in read} == {200}
+            away = [browser.get("/trending"), browser.post("/feed", data=token)]
+            assert {one.status_code for one in away} == {503}
+            assert "Redis refuses: " in away[0].text and "Redis refuses what " in caplog.text
+
+
+def test_a_form_that_breaks_off_is_no_fault(settings, caplog):
+    made = make_application(replace(settings, prefix="broken-off:"))
+    came = [{"type": "http.request", "body": b"token=", "more_body": True}]
+    sent = []
+
+    async def receive() -> dict:
+        return came.pop() if came else {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", FORM["content-type"].encode())]
+    scope = {"type": "http", "method": "POST", "path": "/cart", "headers": headers}
+    asyncio.run(made(scope | {"query_string": b"", "server": ("localhost", 80)}, receive, send))
+    assert sent[0]["status"] == 400 and caplog.text == ""
+
+
 def test_a_server_that_the_demo_did_not_start_is_left_alone(settings, server):
     other = Settings(settings.redis_url, settings.database_url, prefix="other:")
     with serving.serving(other) as url, Browser(url) as browser:
@@ -659,21 +692,34 @@ def test_a_minute_of_several_workers_is_one():
     assert (rows[-1]["p50"], rows[-1]["p95"]) == (3.0, 9.0) and rows[0]["p50"] is None
 
 
-def test_a_post_whose_redis_dies_after_the_commit_reaches_the_timelines_later(settings):
+def fill_up(server):
+    cl.connect(server.url).config_set("maxmemory", 1)
+
+
+def make_room(server):
+    cl.connect(server.url).config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize(
+    ("fail", "mend"), [(cl.Server.freeze, cl.Server.thaw), (fill_up, make_room)]
+)
+def test_a_post_whose_redis_fails_after_the_commit_reaches_the_timelines_later(
+    settings, fail, mend
+):
     with cl.Server(save="", appendonly=False) as server:
         shop = Shop(Settings(server.url, settings.database_url))
         write = shop.origin.write
 
         async def write_then_freeze(author: str, text: str) -> int:
             rank = await write(author, text)
-            server.freeze()
+            fail(server)
             return rank
 
         async def told() -> bool:
             await shop.feed("grace", None)  # a timeline that is cached
             shop.origin.write = write_then_freeze
             await shop.write("ada", "Late.")
-            server.thaw()
+            mend(server)
             await asyncio.wait_for(asyncio.gather(*shop._resends), 60)
             posts, _ = await shop.feed("grace", None)
             await shop.close()

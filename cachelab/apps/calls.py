@@ -19,6 +19,7 @@ from cachelab.clients import check_client, drop_connections, foreign
 from cachelab.clients.shards import Command, exchange, exchange_async, is_cluster, is_failure
 from cachelab.errors import RedisUnavailable
 
+FAILURES = (RedisUnavailable, ResponseError)  # of a call: there was no answer, or Redis refuses
 SENT_AGAIN = "600000"  # milliseconds within which a request that comes again is known
 
 # True the first time that a request is seen, by what a sorted set remembers of it for so many ms.

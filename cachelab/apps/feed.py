@@ -23,9 +23,8 @@ import redis
 import redis.asyncio
 
 from cachelab import _check
-from cachelab.apps.calls import Calls, checked_prefix, slot_of
+from cachelab.apps.calls import FAILURES, Calls, checked_prefix, slot_of
 from cachelab.cache.flights import to_its_end
-from cachelab.errors import RedisUnavailable
 
 Ranked = tuple[str, int]  # a post, and its rank
 
@@ -183,7 +182,7 @@ class _Core:
             reads[timeline] = (key, words)
         try:
             came = await self._calls.each(list(reads.values()))
-        except RedisUnavailable:
+        except FAILURES:
             came = [None] * len(reads)
         found: set[str] = set()
         for (timeline, (_, words)), members in zip(reads.items(), came, strict=True):
@@ -198,10 +197,10 @@ class _Core:
     async def _loaded(self, timeline: tuple[str, str], words: tuple[str, ...] | None) -> list[str]:
         """Return the members of a timeline, and build it of these and of what arrives meanwhile.
 
-        words: What reads it, should another have built it by now; None if Redis is away.
+        words: What reads it, should another have built it by now; None if Redis fails.
         """
         keys, token = self._keys(*timeline), None
-        with suppress(RedisUnavailable):
+        with suppress(*FAILURES):
             if words is not None:
                 token = await self._calls.script(BEGIN, keys, f"!{uuid.uuid4().hex}", BUILT_WITHIN)
                 if token is None and (members := await self._calls.command(*words)):
@@ -209,7 +208,7 @@ class _Core:
         kind, id = timeline
         rows = await self._calls.given(self._loads[kind], id, self._length)
         loaded = sorted({_member(post, rank) for post, rank in rows})[-self._length :]
-        with suppress(RedisUnavailable):
+        with suppress(*FAILURES):
             if token is not None:
                 await self._calls.script(FINISH, keys, token, self._ttl, str(self._length), *loaded)
         return loaded
@@ -227,8 +226,8 @@ class _Core:
 class AsyncFeed(_Core):
     """Feeds in Redis, for asyncio: a cache of what the database knows, with its posts' ids alone.
 
-    Without Redis a page comes from the database. The texts of a page come from a cache of posts, by
-    get_many; one that is None has been deleted.
+    Without Redis, or where it is full, a page comes from the database. The texts of a page come
+    from a cache of posts, by get_many; one that is None has been deleted.
 
     Args:
         client: What `connect_async` returns.

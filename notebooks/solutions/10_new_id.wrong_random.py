@@ -1,6 +1,6 @@
 """`random` is for lots, not for secrets: who has seen some of its numbers can compute the next.
 
-Refused: two log-ins get one id, under one state of `random`
+Refused: two log-ins get one id, at one time and one state of `random`
 """
 
 import random

@@ -89,16 +89,22 @@ async def form(request: "Request") -> dict[str, str]:
     """Return the fields of a form.
 
     Raises:
-        Refused: It is no form, too large, not UTF-8, has too many fields, one twice, or a NUL.
+        Refused: It is no form, broke off, is too large, is not UTF-8, has too many fields, one
+            twice, or a NUL.
     """
+    from starlette.requests import ClientDisconnect
+
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM:
         raise Refused(415, f"A form must be sent as {FORM}.")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise Refused(413, f"A form may have {MOST_BYTES} bytes at most.")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise Refused(413, f"A form may have {MOST_BYTES} bytes at most.")
+    except ClientDisconnect:
+        raise Refused(400, "The form broke off.") from None
     try:
         text = body.decode("ascii")  # what is not, is to be encoded by the browser
         pairs = parse_qsl(text, True, True, errors="strict", max_num_fields=MOST_FIELDS)

@@ -52,6 +52,7 @@ def make_application(settings: Settings) -> "Starlette":
     """
     for extra in ("web", "database"):
         need("The demo", extra)
+    from redis import RedisError
     from sqlalchemy.exc import SQLAlchemyError
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -67,6 +68,7 @@ def make_application(settings: Settings) -> "Starlette":
         exception_handlers={
             Refused: _refused,
             CachelabError: _failed,
+            RedisError: _refuses,
             SQLAlchemyError: _failed,
             404: _unknown,
             405: _unknown,
@@ -197,7 +199,7 @@ class _Measured:
         try:
             await self._app(scope, receive, told)
         except Exception:
-            log.exception("the demo failed at %s", scope["path"])
+            log.exception("the demo failed at %r", scope["path"])
             if not status:
                 await _broken(scope)(scope, receive, told)
         finally:
@@ -229,6 +231,11 @@ async def _failed(request: "Request", error: Exception) -> "Response":
     is_busy = isinstance(error, CachelabError)
     said = "The shop is too busy now." if is_busy else "The database does not answer."
     return await _refused(request, Refused(503, said, {"Retry-After": "5"}))
+
+
+async def _refuses(request: "Request", error: Exception) -> "Response":
+    log.error("Redis refuses what %r asks for: %s", request.url.path, error)
+    return await _refused(request, Refused(503, pages.REFUSES, {"Retry-After": "5"}))
 
 
 async def _unknown(request: "Request", error: Exception) -> "Response":

@@ -312,6 +312,6 @@ def _is_known(here: Visit) -> None:
         raise Refused(503, AWAY, {"Retry-After": "5"})
 
 
-AWAY = (
-    "Redis does not answer, and it alone knows who you are, what is in your cart and what trends."
-)
+ALONE = "it alone knows who you are, what is in your cart and what trends."
+AWAY = f"Redis does not answer, and {ALONE}"
+REFUSES = f"Redis refuses: it may be full, which the log says. And {ALONE}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis.asyncio
 
-from cachelab.apps.calls import Calls
+from cachelab.apps.calls import FAILURES, Calls
 from cachelab.apps.cart import AsyncCart
 from cachelab.apps.catalogue import AsyncCatalogue
 from cachelab.apps.feed import AsyncFeed, Page
@@ -29,7 +29,6 @@ from cachelab.apps.web.settings import Settings
 from cachelab.cache.aside import AsyncCacheAside
 from cachelab.clients import connect_async
 from cachelab.clients.shards import is_cluster
-from cachelab.errors import RedisUnavailable
 
 POSTS = 10  # on a page of a feed
 TRENDS = 10
@@ -49,7 +48,7 @@ class Viewer:
         id: What is in the cookie: a session's id, or a guest's.
         user: Who has logged in, None for a guest.
         is_new: Whether the browser has still to be given the id.
-        is_unknown: Whether a session was brought, and Redis is not there to say whose.
+        is_unknown: Whether a session was brought, and Redis does not say whose.
     """
 
     id: str
@@ -151,7 +150,7 @@ class Shop:
         if id:
             try:
                 session = await self._sessions.get(id)
-            except RedisUnavailable:
+            except FAILURES:
                 return Viewer(id, is_unknown=True)
             if session is not None:
                 return Viewer(id, session.user)
@@ -195,7 +194,7 @@ class Shop:
         found: Product | None
         found = await self._read([id], self._catalogue.get, self.origin.product, id)
         if found is not None:
-            with suppress(RedisUnavailable):
+            with suppress(*FAILURES):
                 await self._trending.hit(id)
         return found
 
@@ -234,7 +233,7 @@ class Shop:
         rank = await self.origin.write(author, text)
         try:
             await self._feed.post(author, str(rank), rank)
-        except RedisUnavailable:
+        except FAILURES:
             if len(self._resends) < MOST_RESENT:  # beyond that they show it when they are rebuilt
                 task = asyncio.create_task(self._resend(author, rank))
                 self._resends.add(task)
@@ -257,7 +256,7 @@ class Shop:
     async def _resend(self, author: str, rank: int) -> None:
         while True:
             await asyncio.sleep(RESENT)
-            with suppress(RedisUnavailable):
+            with suppress(*FAILURES):
                 await self._feed.post(author, str(rank), rank)
                 return
 

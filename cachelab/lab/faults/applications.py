@@ -1,14 +1,17 @@
 """The bench of 10 and 10b: limits at a turn, programs that die, new Pythons, trials of answers."""
 
+import datetime
 import json
 import os
 import random
+import string
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import permutations, product
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +26,9 @@ from cachelab.lab.measure.callers import after_first, crowd
 TRIES = 20  # runs that a machine may spoil by standing still
 PLACES = 6  # behind which command of an answer somebody comes, at most
 LIVES = 1800  # seconds that a session of a trial may live
+SHORTEST = 16  # letters of an id that cannot be tried out
+ALIKE = 4  # letters that two of them may share by chance, in front and at the end
+SEPARATORS = ("", *string.punctuation, " ", "\n", "\t", "\0", "::", "||", "--", "__", ", ")
 _PRINTS = "\n\nimport json, sys\nprint(json.dumps({name}(*json.loads(sys.argv[1]))))\n"
 
 
@@ -74,6 +80,36 @@ def clock_ahead(seconds: float) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _one_moment(function: Callable[..., Any], at: float) -> Iterator[None]:
+    """Let a function see this time, and always the same state of `random`, inside the block."""
+
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Stopped":
+            return cls.fromtimestamp(at, tz)
+
+    new = {"time": lambda: at, "time_ns": lambda: int(at * 1e9)}
+    clocks = [
+        (time.time, new["time"]),
+        (time.time_ns, new["time_ns"]),
+        (datetime.datetime, Stopped),
+    ]
+    names = getattr(function, "__globals__", {})
+    held = {name: stopped for name in names for clock, stopped in clocks if names[name] is clock}
+    before = random.getstate()
+    random.seed(10)
+    try:
+        with (
+            patch.dict(vars(time), new),
+            patch.object(datetime, "datetime", Stopped),
+            patch.dict(names, held),
+        ):
+            yield
+    finally:
+        random.setstate(before)
+
+
 def in_new_pythons(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
     """Call a function in so many new Python processes; return what each call returned.
 
@@ -81,12 +117,22 @@ def in_new_pythons(function: Callable[..., Any], *arguments: Any, count: int = 2
         function: It is taken along with the functions and plain values that it uses.
         *arguments: What JSON can hold, as can what it returns.
         count: How many processes.
+
+    Raises:
+        CachelabError: It is a lambda, uses what cannot go along, or fails there.
     """
+    if function.__name__ == "<lambda>":
+        raise CachelabError("a lambda has no name that a new Python could call: write it with def")
     program = source(function) + _PRINTS.format(name=function.__name__)
     command = [sys.executable, "-c", program, json.dumps(arguments)]
     usual = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
-    times = range(_check.whole("count", count, least=1))
-    return [json.loads(subprocess.check_output(command, env=usual)) for _ in times]
+    returned = []
+    for _ in range(_check.whole("count", count, least=1)):
+        done = subprocess.run(command, env=usual, capture_output=True, text=True)
+        if done.returncode:
+            raise CachelabError(f"in a new Python: {done.stderr.strip().splitlines()[-1]}")
+        returned.append(json.loads(done.stdout))
+    return returned
 
 
 def at_the_turn(
@@ -122,7 +168,10 @@ def at_the_turn(
                 rows.append((name, at, passed[name]))
             time.sleep(step)
         seen = pd.DataFrame(rows, columns=["limiter", "at", "calls"])
-        if seen["at"].diff().max() < around / 4 and at < 1.5 * around:
+        is_even = seen["at"].diff().max() < around / 4 and at < 1.5 * around
+        if is_even and len(seen) * step > around * len(
+            takes
+        ):  # half of the calls that there may be
             return seen
     raise CachelabError(f"the machine stood still in {TRIES} runs one after the other")
 
@@ -167,27 +216,31 @@ class TakeOutTrials:
     def sentences(self) -> dict[str, Callable[[], bool]]:
         """Return {sentence: callable}, as `exercise.check` takes them."""
         return {
-            "two out of five leave three": lambda: self._left(5, 2, "3"),
+            "two out of five leave three": lambda: self._left(5, 2, "3", "bag"),
             "a line of which nothing is left is gone": lambda: self._left(5, 5, None),
             "so it is where more are taken out than there are": lambda: self._left(5, 9, None),
             "twenty who take out one of twenty-five leave five": self._in_a_crowd,
             "who puts one in between your commands still has it": self._between,
         }
 
-    def _fill(self, held: int) -> None:
+    def _fill(self, held: int, item: str = "pen") -> None:
         self.client.delete(self.key)
-        self.client.hset(self.key, mapping={"pen": held, "ink": 1})
+        self.client.hset(self.key, mapping={item: held, "ink": 1})
         self.client.expire(self.key, 60)
 
-    def _left(self, held: int, quantity: int, wanted: str | None) -> bool:
-        self._fill(held)
-        self.take_out(self.client, self.key, "pen", quantity)
-        return self._holds(wanted)
+    def _left(self, held: int, quantity: int, wanted: str | None, item: str = "pen") -> bool:
+        self._fill(held, item)
+        self.take_out(self.client, self.key, item, quantity)
+        return self._holds(wanted, item)
 
-    def _holds(self, wanted: str | None) -> bool:
-        seen = self.client.hget(self.key, "pen")
+    def _holds(self, wanted: str | None, item: str = "pen") -> bool:
+        seen, other = self.client.hmget(self.key, item, "ink")
         if seen != wanted:
             raise AssertionError(f"the line then is {seen or 'gone'}")
+        if other != "1":
+            raise AssertionError(f"the other line, a 1, then is {other or 'gone'}")
+        if self.client.ttl(self.key) < 0:
+            raise AssertionError("the cart then stays for ever")
         return True
 
     def _in_a_crowd(self) -> bool:
@@ -246,7 +299,9 @@ class LogInTrials:
         return "planted"
 
     def _is_known(self) -> bool:
-        return self._user(self.log_in(self.client, self._guest(), "ada"))
+        self._user(self.log_in(self.client, self._guest(), "ada"))
+        self.client.hset(f"session:{self._guest()}", "user", "eve")
+        return self._user(self.log_in(self.client, "planted", "ada"))
 
     def _user(self, id: str) -> bool:
         seen = self.client.hget(f"session:{id}", "user")
@@ -255,9 +310,11 @@ class LogInTrials:
         return True
 
     def _is_closed(self) -> bool:
-        self.log_in(self.client, self._guest(), "ada")
-        if held := self.client.hgetall("session:planted"):
-            raise AssertionError(f"it opens {held}")
+        self.client.delete("session:gone")
+        for old, of in ((self._guest(), "it"), ("gone", "one that has expired")):
+            self.log_in(self.client, old, "ada")
+            if held := self.client.hgetall(f"session:{old}"):
+                raise AssertionError(f"{of} opens {held}")
         return True
 
     def _moves(self) -> bool:
@@ -265,18 +322,21 @@ class LogInTrials:
         return self.client.hget(f"session:{id}", "seen") == "pen"
 
     def _is_drawn(self) -> bool:
-        before, ids = random.getstate(), []
-        try:
-            for _ in range(2):
-                random.seed(10)
-                ids.append(str(self.log_in(self.client, self._guest(), "ada")))
-        finally:
-            random.setstate(before)
+        at = time.time()
+        ids = [str(self._at_one_moment(at)) for _ in range(2)]
         if ids[0] == ids[1]:
-            raise AssertionError("two log-ins get one id, under one state of `random`")
-        if min(map(len, ids)) < 20:
+            raise AssertionError("two log-ins get one id, at one time and one state of `random`")
+        if min(map(len, ids)) < SHORTEST:
             raise AssertionError(f"such as {ids[1]!r}: one that short can be tried out")
+        ends = os.path.commonprefix(ids), os.path.commonprefix([id[::-1] for id in ids])
+        if max(map(len, ids)) - sum(map(len, ends)) < SHORTEST - ALIKE:
+            raise AssertionError(f"{ids[0]!r}, then {ids[1]!r}: few letters differ")
         return True
+
+    def _at_one_moment(self, at: float) -> str:
+        old = self._guest()
+        with _one_moment(self.log_in, at):
+            return self.log_in(self.client, old, "ada")
 
     def _without_a_guest(self) -> bool:
         self.client.delete("session:gone")
@@ -286,8 +346,10 @@ class LogInTrials:
         self.client.delete("session:gone")
         for old in (self._guest(), "gone"):
             id = self.log_in(self.client, old, "ada")
-            if not 0 < self.client.ttl(f"session:{id}") <= LIVES:
-                raise AssertionError("one stays for ever")
+            left = self.client.ttl(f"session:{id}")
+            if not 0 < left <= LIVES:
+                told = {-1: "stays for ever", -2: "is not there"}.get(left, f"has {left} s left")
+                raise AssertionError(f"one {told}")
         return True
 
 
@@ -307,25 +369,25 @@ class KeyTrials:
         return {
             "two processes agree": self._agree,
             "the order of the parameters makes no second key": self._is_sorted,
-            "ada and ben do not share one": lambda: self._differ({}, {"tenant": "ben"}),
+            "ada and ben do not share one": self._of_one_tenant,
             "nor do methods, paths and versions": lambda: self._differ(
-                {}, {"method": "HEAD"}, {"path": "/ink"}, {"version": "2"}
+                {}, {"method": "HEAD"}, {"path": "/ink"}, {"path": "/Pens"}, {"version": "2"}
             ),
-            "nor do requests that look alike when their parts are joined": lambda: self._differ(
-                {"params": {"a": "1", "b": "2"}},
-                {"params": {"a": "1&b=2"}},
-                {"params": {"a": "1,b=2"}},
-                {"params": {"a": "1b2"}},
-                {"tenant": "adap", "path": "ens"},
+            "nor do other parameters, or none": lambda: self._differ(
+                {}, *({"params": one} for one in ({}, {"b": "1"}, {"a": "12"}, {"a": "21"}))
             ),
+            "nor do requests that look alike when their parts are joined": self._are_apart,
         }
 
     def _of(self, **parts: Any) -> str:
         usual: dict[str, Any] = {"method": "GET", "path": "/pens", "params": {"a": "1"}}
-        return self.key(**usual | {"tenant": "ada", "version": "1"} | parts)
+        key = self.key(**usual | {"tenant": "ada", "version": "1"} | parts)
+        if not isinstance(key, str):
+            raise AssertionError(f"it returns {key!r:.40}, which is no text")
+        return key
 
     def _agree(self) -> bool:
-        keys = in_new_pythons(self.key, "GET", "/pens", {"a": "1"}, "ada", "1")
+        keys = in_new_pythons(self.key, "GET", "/pens", dict.fromkeys("abcdef", "1"), "ada", "1")
         if keys[0] != keys[1]:
             raise AssertionError(f"{str(keys[0])[:35]} and {str(keys[1])[:35]}")
         return True
@@ -333,11 +395,31 @@ class KeyTrials:
     def _is_sorted(self) -> bool:
         return self._of(params={"a": "1", "b": "2"}) == self._of(params={"b": "2", "a": "1"})
 
+    def _of_one_tenant(self) -> bool:
+        self._differ({}, {"tenant": "ben"})
+        return self._differ({"params": {}}, {"params": {}, "tenant": "ben"})
+
+    def _are_apart(self) -> bool:
+        parts = ("method", "path", "tenant", "version")
+        for (one, two), by in product(permutations(parts, 2), SEPARATORS):
+            self._differ({one: "x", two: f"y{by}z"}, {one: f"x{by}y", two: "z"})
+        for by, between in product(SEPARATORS, repeat=2):
+            joined = {"a": f"1{between}b{by}2"}
+            self._differ({"params": {"a": "1", "b": "2"}}, {"params": joined})
+            with_path = f"/pens{between}a{by}1"
+            self._differ({"params": {"a": "1"}}, {"path": with_path, "params": {}})
+        return True
+
     def _differ(self, *requests: dict[str, Any]) -> bool:
         seen: dict[str, dict[str, Any]] = {}
         for request in requests:
             key = self._of(**request)
             if key in seen:
-                raise AssertionError(f"two have the key {str(key)[:60]}")
+                both = " and ".join(_as_words(one) for one in (seen[key], request))
+                raise AssertionError(f"{both} get the key {key[:40]}")
             seen[key] = request
         return True
+
+
+def _as_words(request: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {part!r}" for name, part in request.items()) or "the usual one"
