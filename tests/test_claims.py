@@ -265,15 +265,11 @@ def figure(df: pd.DataFrame, **arguments) -> kept.Figure:
     return kept.Figure("13_faults", [chart], "quick", "2026-11-30", is_older=False)
 
 
-def test_a_fault_is_noticed_if_an_alert_begins_while_it_lasts():
-    alerts = {
-        "copied": [1, 1, 1, 0, 0, 1],
-        "ours": [0, 1, 1, 0, 1, 0],
-    }  # the first of copied: before
-    tidy = [(at, rules, n) for rules, line in alerts.items() for at, n in enumerate(line)]
-    df = pd.DataFrame(tidy, columns=["at", "rules", "alerts"])
-    faults = {"killed": (0.5, 2.5), "frozen": (3.5, 4.5)}
-    cases = kept.cases_of(figure(df, shade=faults), "noticed")
+def test_a_fault_is_noticed_if_an_alert_begins_soon_and_while_it_lasts():
+    begins = {"copied": (1, 20), "ours": (3, 12)}  # before the first fault and late in the second
+    tidy = [(at, rules, at in begins[rules]) for rules in begins for at in range(30)]
+    df = pd.DataFrame(tidy, columns=["at", "rules", "alerts"]).astype({"alerts": int})
+    cases = kept.cases_of(figure(df, shade={"killed": (2, 8), "frozen": (10, 25)}), "noticed")
     assert [(one.value, one.instead) for one in cases] == [(0, False), (2, True)]
 
 

@@ -29,6 +29,7 @@ from cachelab.lab.draw import figures
 from cachelab.lab.draw.units import unit_of, written
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+SOON = 6  # scrapes of a fault: who is told of it later is told by users
 GENERIC = re.compile(r"(shown|ratio)(?:\[([^\]]*)\])?(?:: (.+))?")
 
 
@@ -408,13 +409,13 @@ def _in_the_end(figure: Figure) -> list[Case]:
 
 
 def _noticed(figure: Figure) -> list[Case]:
-    """Faults in which alerts of each kind begin, of all faults."""
+    """Faults in whose first scrapes an alert begins, of all faults, by rules of each kind."""
     faults = figure.charts[0]["arguments"]["shade"]
 
     def noticed(rules: str) -> Case:
         df = figure.df[figure.df.rules == rules].sort_values("at")
-        begun = df["at"][df.alerts.diff() > 0]
-        number = sum(begun.between(*span).any() for span in faults.values())
+        begins = df.alerts.diff() > 0
+        number = sum(begins[df["at"].between(*fault)][:SOON].any() for fault in faults.values())
         return counted(rules, number, len(faults))
 
     return [noticed("copied"), instead(noticed("ours"))]
