@@ -335,9 +335,9 @@ def test_a_port_that_refuses_the_handshake_is_told_apart(tmp_path):
         context.wrap_socket(peer, server_side=True)
 
     with listener(serve) as url:
-        new = (
-            url.replace("redis://", "rediss://") + f"?ssl_min_version={int(ssl.TLSVersion.TLSv1_3)}"
-        )
+        patient = "socket_timeout=20&socket_connect_timeout=20"
+        least = f"ssl_min_version={int(ssl.TLSVersion.TLSv1_3)}"
+        new = f"{url.replace('redis://', 'rediss://')}?{least}&{patient}"
         with pytest.raises(cl.RedisUnavailable, match="refuses TLS") as caught:
             cl.connect(new)
         assert "redis://" not in str(caught.value).replace("rediss://", "")
