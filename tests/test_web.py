@@ -831,12 +831,43 @@ def test_two_workers_heed_a_switch_that_one_of_them_was_told(env, tmp_path):
         (["--workers=0"], "--workers must be"),
         (["--latency=-1"], "latency must be"),
         (["--url=https://example.org/path"], "url must be http://host:port"),
+        (["--url=https://ada:sesame@example.org"], "not 'https://example.org'"),
+        (["--url=https://*"], "url must be http://host:port"),
+        (["--url=https://example.org/?a=b"], "url must be http://host:port"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(url, capsys, options, said):
     assert main(["demo", f"--port={free_port()}", *options]) == 2
     told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    assert said in told and told.count("\n") == 1 and "sesame" not in told
+
+
+def test_it_ends_in_order_however_often_it_is_told_to_and_whoever_has_sent_half_a_form(env):
+    command = [*COMMAND, "--host=::1", f"--port={free_port()}"]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=env, text=True, **both) as demo:
+        try:
+            place = urllib.parse.urlsplit(demo.stdout.readline().strip())
+            with socket.create_connection((place.hostname, place.port), timeout=60) as slow:
+                slow.sendall(HALF)
+                urllib.request.urlopen(f"http://{place.netloc}/health", timeout=60).close()
+                demo.send_signal(signal.SIGINT)
+                with pytest.raises(ConnectionError):
+                    while True:  # until it is about to end
+                        socket.create_connection((place.hostname, place.port), timeout=60).close()
+                demo.send_signal(signal.SIGINT)
+                said = demo.stdout.read()
+                answer = slow.recv(100)
+        finally:
+            demo.kill()
+    assert "The demo has ended." in said and "Traceback" not in said and demo.returncode == 0
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+HALF = (
+    b"POST /cart HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
+    b"content-type: application/x-www-form-urlencoded\r\n\r\ntoken="
+)
 
 
 def test_a_body_is_not_kept_back_until_its_headers_are_acknowledged(url, settings, monkeypatch):

@@ -88,7 +88,7 @@ class Visit:
     def user(self) -> str:
         """Return who is logged in; refuse who is not, or of whom that is not known."""
         if self.viewer.user is None:
-            raise Refused(403, "Log in first.")
+            raise Refused(403, "Log in first, then send it again: your session has ended.")
         return self.viewer.user
 
     def choice(self, name: str, *choices: str) -> str:

@@ -15,10 +15,13 @@ from cachelab.apps.web.settings import VARIABLE, Settings
 from cachelab.errors import ServerError
 
 BACKLOG = 2048
+ENDED_WITHIN = 10  # seconds that it waits, told to end, for answers that are under way
 
 log = logging.getLogger("cachelab")
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from uvicorn import Config
 
     from cachelab.server.server import Server
@@ -54,6 +57,7 @@ def config(app: Any, settings: Settings, **options: Any) -> "Config":
     from uvicorn import Config
 
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    quiet["timeout_graceful_shutdown"] = ENDED_WITHIN
     return Config(app, proxy_headers=settings.is_https, **(quiet | options))
 
 
@@ -118,11 +122,18 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
 
     from cachelab.apps.web import application
 
+    class Once(uvicorn.Server):
+        """A server that ends in order, however often it is told to."""
+
+        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+            if not self.should_exit:
+                super().handle_exit(sig, frame)
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # uvicorn passes on what ended it
         if workers == 1:
             where = config(application.make_application(settings), settings)
-            uvicorn.Server(where).run(sockets=[place])
+            Once(where).run(sockets=[place])
         else:
             os.environ[VARIABLE] = settings.text()
             factory = f"{application.__name__}:{application.from_environment.__name__}"
