@@ -243,6 +243,12 @@ def test_over_tls_the_cookie_is_secure_and_of_this_host_alone(settings, url):
     assert told.startswith("__Host-session=guest.") and "Secure" in told and "Domain" not in told
 
 
+def test_two_demos_on_one_machine_do_not_log_each_other_out(settings):
+    urls = ("http://127.0.0.1", "http://127.0.0.1:8868", "http://[::1]:8869")
+    names = [replace(settings, url=url).cookie for url in urls]
+    assert names == ["session", "session-8868", "session-8869"]
+
+
 @pytest.mark.parametrize(
     ("page", "to", "fields"),
     [
@@ -654,6 +660,19 @@ def test_a_form_that_breaks_off_is_no_fault(settings, caplog):
     scope = {"type": "http", "method": "POST", "path": "/cart", "headers": headers}
     asyncio.run(made(scope | {"query_string": b"", "server": ("localhost", 80)}, receive, send))
     assert sent[0]["status"] == 400 and caplog.text == ""
+
+
+def test_a_server_that_died_by_itself_is_started_again_and_one_that_lives_is_not(settings):
+    with cl.Server(save="", appendonly=False) as server:
+        told = replace(settings, redis_url=server.url)
+        with serving.serving(told, server) as url, contextlib.closing(Browser(url)) as browser:
+            server.kill()
+            browser.switch("redis", "on")
+            assert "It answers." in browser.get("/bench").text
+            before = server.pid
+            browser.switch("redis", "on")
+            time.sleep(2 * EVERY)
+            assert server.pid == before
 
 
 def test_a_server_that_the_demo_did_not_start_is_left_alone(settings, server):

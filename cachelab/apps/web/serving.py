@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from redis import RedisError
+
 from cachelab.apps.web import origin
 from cachelab.apps.web.board import EVERY, Board
 from cachelab.apps.web.settings import VARIABLE, Settings
+from cachelab.clients import connect
 from cachelab.errors import ServerError
 
 BACKLOG = 2048
@@ -142,15 +145,25 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
 
 
 def _keep(server: "Server", board: Board, over: threading.Event) -> None:
-    """Kill the server, and start it again, as the switch says."""
+    """Kill the server, and start it again, as the switch says; it may have died by itself."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    is_up = True
+    heeded = 0.0
     while not over.wait(EVERY / 2):
         try:
-            wanted = board.switches().redis
-            if wanted != is_up:
-                server.restart() if wanted else server.kill()
-                is_up = wanted
+            switches = board.switches()
+            if switches.redis_since == heeded:
+                continue
+            if not switches.redis:
+                server.kill()
+            elif not _answers(server):
+                server.restart()
+            heeded = switches.redis_since
         except (SQLAlchemyError, ServerError) as error:
             log.error("the demo's server is not as it was switched: %s", type(error).__name__)
+
+
+def _answers(server: "Server") -> bool:
+    with suppress(RedisError, OSError):
+        return bool(connect(server.url, check=False).ping())
+    return False

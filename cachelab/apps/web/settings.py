@@ -70,8 +70,14 @@ class Settings:
 
     @property
     def cookie(self) -> str:
-        """The name of its cookie; `__Host-` has a browser refuse one that another host has set."""
-        return "__Host-session" if self.is_https else "session"
+        """The name of its cookie; `__Host-` has a browser refuse one that another host has set.
+
+        Else it has the port, which browsers do not tell apart: two demos do not log each other out.
+        """
+        if self.is_https:
+            return "__Host-session"
+        port = re.search(r":(\d+)/?$", self.url)
+        return f"session-{port[1]}" if port else "session"
 
     @property
     def hosts(self) -> list[str]:
