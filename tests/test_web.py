@@ -373,10 +373,7 @@ def test_a_form_that_is_sent_twice_adds_once_and_another_adds_more(browse):
 
 def test_the_sixth_post_within_ten_seconds_meets_the_limit(browse):
     browser = browse("ada")
-    token = browser.hidden("/feed")
-    answers = [
-        browser.post("/feed", data=token | {"text": f"Number {n}."}) for n in range(WRITES + 1)
-    ]
+    answers = [browser.send_form("/feed", text=f"Number {n}.") for n in range(WRITES + 1)]
     assert [one.status_code for one in answers] == [303] * WRITES + [429]
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert answers[-1].headers["ratelimit-remaining"] == "0"
@@ -444,7 +441,10 @@ BAD_FORMS = {
         {"change": "steal"}, {"request": "x"}, {"request": ""}, {"request": "0" * 33},
         {"change": "put", "quantity": "-1"}, {"change": "put", "item": "nothing"},
     ],
-    "/feed": [{"text": ""}, {"text": " \n "}, {"text": "x" * (MOST_LETTERS + 1)}, {"text": "\0"}],
+    "/feed": [
+        {"text": ""}, {"text": " \n "}, {"text": "x" * (MOST_LETTERS + 1)}, {"text": "\0"},
+        {"request": "x"}, {"request": ""},
+    ],
     "/login": [{"name": ""}, {"name": "nobody"}, {"name": "ada\0"}, {"name": "x" * 5000}],
     "/logout": [{"where": ""}, {"where": "there"}],
     "/bench": [
@@ -453,7 +453,7 @@ BAD_FORMS = {
 }  # fmt: skip
 GOOD_FORMS = {
     "/cart": {"item": "oak-tray", "quantity": "1", "change": "add", "request": "0" * 32},
-    "/feed": {"text": "Tea."},
+    "/feed": {"text": "Tea.", "request": "0" * 32},
     "/login": {"name": "ada", "next": "/"},
     "/logout": {"where": "here"},
     "/bench": {"switch": "cache", "to": "on"},
@@ -737,7 +737,7 @@ def test_a_post_whose_redis_fails_after_the_commit_reaches_the_timelines_later(
         async def told() -> bool:
             await shop.feed("grace", None)  # a timeline that is cached
             shop.origin.write = write_then_freeze
-            await shop.write("ada", "Late.")
+            await shop.write("ada", "Late.", "1")
             mend(server)
             await asyncio.wait_for(asyncio.gather(*shop._resends), 60)
             posts, _ = await shop.feed("grace", None)
@@ -783,6 +783,28 @@ def test_a_fault_of_ours_is_told_without_its_cause_and_logged(settings, caplog):
     assert told.status_code == 500 and "A fault of ours" in told.text
     assert "sesame" not in told.text and "sesame" in caplog.text
     assert "default-src 'self'" in told.headers["content-security-policy"]
+
+
+def test_a_post_that_is_sent_twice_is_written_once_and_again_if_the_database_failed(settings):
+    shop = Shop(replace(settings, prefix="twice:"))
+    write, failures = shop.origin.write, [OSError("away")]
+
+    async def fails_once(author: str, text: str) -> int:
+        if failures:
+            raise failures.pop()
+        return await write(author, text)
+
+    async def told() -> list[str]:
+        shop.origin.write = fails_once
+        with pytest.raises(OSError, match="away"):
+            await shop.write("alan", "One.", "1")
+        await asyncio.gather(*(shop.write("alan", "One.", "1") for _ in range(5)))
+        await shop.write("alan", "Two.", "2")
+        posts, _ = await shop.wall("alan", None)
+        await shop.close()
+        return [post["text"] for post in posts]
+
+    assert asyncio.run(told())[:3].count("One.") == 1
 
 
 def test_a_database_that_fails_is_no_fault_of_the_page_and_logged_once(server, tmp_path, caplog):
