@@ -214,8 +214,10 @@ def board(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(opened, board):
-    """The dashboard's page with all its panels."""
-    return ready(opened(board[1]))
+    """The dashboard's page with all its panels; it is closed before the dashboard ends."""
+    page = ready(opened(board[1]))
+    yield page
+    page.close()
 
 
 def kernels_of(process: psutil.Process) -> list[psutil.Process]:

@@ -243,6 +243,12 @@ def test_over_tls_the_cookie_is_secure_and_of_this_host_alone(settings, url):
     assert told.startswith("__Host-session=guest.") and "Secure" in told and "Domain" not in told
 
 
+def test_two_demos_on_one_machine_do_not_log_each_other_out(settings):
+    urls = ("http://127.0.0.1", "http://127.0.0.1:8868", "http://[::1]:8869")
+    names = [replace(settings, url=url).cookie for url in urls]
+    assert names == ["session", "session-8868", "session-8869"]
+
+
 @pytest.mark.parametrize(
     ("page", "to", "fields"),
     [
@@ -367,10 +373,7 @@ def test_a_form_that_is_sent_twice_adds_once_and_another_adds_more(browse):
 
 def test_the_sixth_post_within_ten_seconds_meets_the_limit(browse):
     browser = browse("ada")
-    token = browser.hidden("/feed")
-    answers = [
-        browser.post("/feed", data=token | {"text": f"Number {n}."}) for n in range(WRITES + 1)
-    ]
+    answers = [browser.send_form("/feed", text=f"Number {n}.") for n in range(WRITES + 1)]
     assert [one.status_code for one in answers] == [303] * WRITES + [429]
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert answers[-1].headers["ratelimit-remaining"] == "0"
@@ -438,7 +441,10 @@ BAD_FORMS = {
         {"change": "steal"}, {"request": "x"}, {"request": ""}, {"request": "0" * 33},
         {"change": "put", "quantity": "-1"}, {"change": "put", "item": "nothing"},
     ],
-    "/feed": [{"text": ""}, {"text": " \n "}, {"text": "x" * (MOST_LETTERS + 1)}, {"text": "\0"}],
+    "/feed": [
+        {"text": ""}, {"text": " \n "}, {"text": "x" * (MOST_LETTERS + 1)}, {"text": "\0"},
+        {"request": "x"}, {"request": ""},
+    ],
     "/login": [{"name": ""}, {"name": "nobody"}, {"name": "ada\0"}, {"name": "x" * 5000}],
     "/logout": [{"where": ""}, {"where": "there"}],
     "/bench": [
@@ -447,7 +453,7 @@ BAD_FORMS = {
 }  # fmt: skip
 GOOD_FORMS = {
     "/cart": {"item": "oak-tray", "quantity": "1", "change": "add", "request": "0" * 32},
-    "/feed": {"text": "Tea."},
+    "/feed": {"text": "Tea.", "request": "0" * 32},
     "/login": {"name": "ada", "next": "/"},
     "/logout": {"where": "here"},
     "/bench": {"switch": "cache", "to": "on"},
@@ -656,6 +662,19 @@ def test_a_form_that_breaks_off_is_no_fault(settings, caplog):
     assert sent[0]["status"] == 400 and caplog.text == ""
 
 
+def test_a_server_that_died_by_itself_is_started_again_and_one_that_lives_is_not(settings):
+    with cl.Server(save="", appendonly=False) as server:
+        told = replace(settings, redis_url=server.url)
+        with serving.serving(told, server) as url, contextlib.closing(Browser(url)) as browser:
+            server.kill()
+            browser.switch("redis", "on")
+            assert "It answers." in browser.get("/bench").text
+            before = server.pid
+            browser.switch("redis", "on")
+            time.sleep(2 * EVERY)
+            assert server.pid == before
+
+
 def test_a_server_that_the_demo_did_not_start_is_left_alone(settings, server):
     other = Settings(settings.redis_url, settings.database_url, prefix="other:")
     with serving.serving(other) as url, Browser(url) as browser:
@@ -718,7 +737,7 @@ def test_a_post_whose_redis_fails_after_the_commit_reaches_the_timelines_later(
         async def told() -> bool:
             await shop.feed("grace", None)  # a timeline that is cached
             shop.origin.write = write_then_freeze
-            await shop.write("ada", "Late.")
+            await shop.write("ada", "Late.", "1")
             mend(server)
             await asyncio.wait_for(asyncio.gather(*shop._resends), 60)
             posts, _ = await shop.feed("grace", None)
@@ -764,6 +783,28 @@ def test_a_fault_of_ours_is_told_without_its_cause_and_logged(settings, caplog):
     assert told.status_code == 500 and "A fault of ours" in told.text
     assert "sesame" not in told.text and "sesame" in caplog.text
     assert "default-src 'self'" in told.headers["content-security-policy"]
+
+
+def test_a_post_that_is_sent_twice_is_written_once_and_again_if_the_database_failed(settings):
+    shop = Shop(replace(settings, prefix="twice:"))
+    write, failures = shop.origin.write, [OSError("away")]
+
+    async def fails_once(author: str, text: str) -> int:
+        if failures:
+            raise failures.pop()
+        return await write(author, text)
+
+    async def told() -> list[str]:
+        shop.origin.write = fails_once
+        with pytest.raises(OSError, match="away"):
+            await shop.write("alan", "One.", "1")
+        await asyncio.gather(*(shop.write("alan", "One.", "1") for _ in range(5)))
+        await shop.write("alan", "Two.", "2")
+        posts, _ = await shop.wall("alan", None)
+        await shop.close()
+        return [post["text"] for post in posts]
+
+    assert asyncio.run(told())[:3].count("One.") == 1
 
 
 def test_a_database_that_fails_is_no_fault_of_the_page_and_logged_once(server, tmp_path, caplog):
@@ -831,12 +872,43 @@ def test_two_workers_heed_a_switch_that_one_of_them_was_told(env, tmp_path):
         (["--workers=0"], "--workers must be"),
         (["--latency=-1"], "latency must be"),
         (["--url=https://example.org/path"], "url must be http://host:port"),
+        (["--url=https://ada:sesame@example.org"], "not 'https://example.org'"),
+        (["--url=https://*"], "url must be http://host:port"),
+        (["--url=https://example.org/?a=b"], "url must be http://host:port"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(url, capsys, options, said):
     assert main(["demo", f"--port={free_port()}", *options]) == 2
     told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    assert said in told and told.count("\n") == 1 and "sesame" not in told
+
+
+def test_it_ends_in_order_however_often_it_is_told_to_and_whoever_has_sent_half_a_form(env):
+    command = [*COMMAND, "--host=::1", f"--port={free_port()}"]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=env, text=True, **both) as demo:
+        try:
+            place = urllib.parse.urlsplit(demo.stdout.readline().strip())
+            with socket.create_connection((place.hostname, place.port), timeout=60) as slow:
+                slow.sendall(HALF)
+                urllib.request.urlopen(f"http://{place.netloc}/health", timeout=60).close()
+                demo.send_signal(signal.SIGINT)
+                with pytest.raises(ConnectionError):
+                    while True:  # until it is about to end
+                        socket.create_connection((place.hostname, place.port), timeout=60).close()
+                demo.send_signal(signal.SIGINT)
+                said = demo.stdout.read()
+                answer = slow.recv(100)
+        finally:
+            demo.kill()
+    assert "The demo has ended." in said and "Traceback" not in said and demo.returncode == 0
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+HALF = (
+    b"POST /cart HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n"
+    b"content-type: application/x-www-form-urlencoded\r\n\r\ntoken="
+)
 
 
 def test_a_body_is_not_kept_back_until_its_headers_are_acknowledged(url, settings, monkeypatch):

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             f"--host {args.host} lets others than this machine in, who need no password here: say "
             "by --url https://name where a server that speaks TLS, and asks who it is, passes it on"
         )
+    host = f"[{args.host}]" if ":" in args.host else args.host
     with ExitStack() as stack:
         place = stack.enter_context(serving.listening(args.host, args.port))
         server = None if variables() else stack.enter_context(cl.Server())
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         settings = Settings(
             redis_url=server.url if server else cl.server_url(),
             database_url=database.url,
-            url=args.url or f"http://{args.host}:{args.port}",
+            url=args.url or f"http://{host}:{args.port}",
             has_server=server is not None,
             latency=args.latency,
             slow=args.slow,

@@ -1,6 +1,7 @@
 """What a page sends back: HTML that shows what it cost, a way to another page, an honest refusal;
 and what a form brought, read within bounds."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MOST_BYTES = 16_384  # of a form
+ARRIVED = 5  # seconds that one may take
 MOST_FIELDS = 20
 FORM = "application/x-www-form-urlencoded"
 COST = "<!-- what this response cost -->"  # where it goes: a text of ours, none that is escaped
@@ -89,8 +91,8 @@ async def form(request: "Request") -> dict[str, str]:
     """Return the fields of a form.
 
     Raises:
-        Refused: It is no form, broke off, is too large, is not UTF-8, has too many fields, one
-            twice, or a NUL.
+        Refused: It is no form, broke off, is too large or slow, is not UTF-8, has too many fields,
+            one twice, or a NUL.
     """
     from starlette.requests import ClientDisconnect
 
@@ -99,12 +101,15 @@ async def form(request: "Request") -> dict[str, str]:
         raise Refused(415, f"A form must be sent as {FORM}.")
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                raise Refused(413, f"A form may have {MOST_BYTES} bytes at most.")
+        async with asyncio.timeout(ARRIVED):
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise Refused(413, f"A form may have {MOST_BYTES} bytes at most.")
     except ClientDisconnect:
         raise Refused(400, "The form broke off.") from None
+    except TimeoutError:
+        raise Refused(408, f"The form did not arrive within {ARRIVED} seconds.") from None
     try:
         text = body.decode("ascii")  # what is not, is to be encoded by the browser
         pairs = parse_qsl(text, True, True, errors="strict", max_num_fields=MOST_FIELDS)

@@ -209,7 +209,7 @@ class _Measured:
 
 def _said(request: "Request", status: int, title: str, said: str) -> "Response":
     """Return a page with a sentence, for whoever asked; it asks neither Redis nor the database."""
-    words = {"title": title, "said": said}
+    words = {"title": title, "said": said, "status": status}
     viewer = getattr(request.state, "viewer", Viewer(""))
     return answers.html(
         "message.html", status, viewer=viewer, before=None, is_away=False, path="", **words

@@ -54,6 +54,8 @@ async def switch(here: Visit) -> "Response":
     changes: dict[str, Any] = {name: is_on}
     if name == "redis" and not here.settings.has_server:
         raise Refused(403, "This Redis server was not started by the demo: it is left alone.")
+    if name == "redis":
+        changes["redis_since"] = time()
     if name == "visitors":
         changes = {name: str(os.getpid()) if is_on else ""}
     state.apply(await asyncio.to_thread(lambda: state.board.switch(**changes)))

@@ -28,6 +28,7 @@ class Switches:
         cache: Whether pages read the cache, or the database at once.
         slow: Whether the database is slow.
         redis: Whether the server that the demo started is to run.
+        redis_since: When that was said, for it may have died meanwhile.
         visitors: Which worker simulates visitors; "" for none.
         changes: How often it was set, so that nobody goes back to what was read before.
     """
@@ -35,6 +36,7 @@ class Switches:
     cache: bool = True
     slow: bool = False
     redis: bool = True
+    redis_since: float = 0.0
     visitors: str = ""
     changes: int = 0
 

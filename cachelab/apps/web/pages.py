@@ -88,7 +88,7 @@ class Visit:
     def user(self) -> str:
         """Return who is logged in; refuse who is not, or of whom that is not known."""
         if self.viewer.user is None:
-            raise Refused(403, "Log in first.")
+            raise Refused(403, "Log in first, then send it again: your session has ended.")
         return self.viewer.user
 
     def choice(self, name: str, *choices: str) -> str:
@@ -103,6 +103,12 @@ class Visit:
         if not re.fullmatch(r"\d{1,4}", value, re.ASCII) or not least <= int(value) <= most:
             raise Refused(400, f"The field {name!r} must be a whole number of {least} to {most}.")
         return int(value)
+
+    def name(self) -> str:
+        """Return what a form's request is called, by which it is known when it is sent twice."""
+        if not REQUESTS.fullmatch(name := self.fields.get("request", "")):
+            raise Refused(400, "The field 'request' must be what the page gave, 32 hex digits.")
+        return name
 
 
 async def visit(request: "Request") -> Visit:
@@ -198,10 +204,7 @@ async def add(here: Visit) -> "Response":
         await here.shop.put(here.viewer, item, here.number("quantity", 0, MOST_PIECES))
         return here.onward("/cart")
     quantity = here.number("quantity", 1, MOST_PIECES)
-    name = here.fields.get("request", "")
-    if not REQUESTS.fullmatch(name):
-        raise Refused(400, "The field 'request' must be what the page gave, 32 hex digits.")
-    await here.shop.add(here.viewer, item, quantity, name)
+    await here.shop.add(here.viewer, item, quantity, here.name())
     return here.onward("/cart")
 
 
@@ -221,8 +224,9 @@ async def feed(here: Visit) -> "Response":
     if here.viewer.user is None:
         _is_known(here)
         return here.onward("/login?next=/feed")
-    limits = {"most": MOST_LETTERS, "writes": WRITES, "window": WRITE_WINDOW}
-    return await _posts(here, here.viewer.user, here.shop.feed, "feed.html", **limits)
+    told: dict[str, Any] = {"most": MOST_LETTERS, "writes": WRITES, "window": WRITE_WINDOW}
+    told |= {"request": secrets.token_hex(16)}
+    return await _posts(here, here.viewer.user, here.shop.feed, "feed.html", **told)
 
 
 @reading
@@ -242,6 +246,7 @@ async def write(here: Visit) -> "Response":
     text = " ".join(here.fields.get("text", "").split())
     if not 1 <= len(text) <= MOST_LETTERS:
         raise Refused(400, f"A post has 1 to {MOST_LETTERS} characters.")
+    name = here.name()
     decision = await here.shop.may_write(user)
     if not decision.is_allowed:
         raise Refused(
@@ -250,7 +255,7 @@ async def write(here: Visit) -> "Response":
             f"{decision.retry_after:.1f} s.",
             decision.headers,
         )
-    await here.shop.write(user, text)
+    await here.shop.write(user, text, name)
     return here.onward("/feed")
 
 

@@ -9,16 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from redis import RedisError
+
 from cachelab.apps.web import origin
 from cachelab.apps.web.board import EVERY, Board
 from cachelab.apps.web.settings import VARIABLE, Settings
+from cachelab.clients import connect
 from cachelab.errors import ServerError
 
 BACKLOG = 2048
+ENDED_WITHIN = 10  # seconds that it waits, told to end, for answers that are under way
 
 log = logging.getLogger("cachelab")
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from uvicorn import Config
 
     from cachelab.server.server import Server
@@ -54,6 +60,7 @@ def config(app: Any, settings: Settings, **options: Any) -> "Config":
     from uvicorn import Config
 
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    quiet["timeout_graceful_shutdown"] = ENDED_WITHIN
     return Config(app, proxy_headers=settings.is_https, **(quiet | options))
 
 
@@ -118,11 +125,18 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
 
     from cachelab.apps.web import application
 
+    class Once(uvicorn.Server):
+        """A server that ends in order, however often it is told to."""
+
+        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+            if not self.should_exit:
+                super().handle_exit(sig, frame)
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # uvicorn passes on what ended it
         if workers == 1:
             where = config(application.make_application(settings), settings)
-            uvicorn.Server(where).run(sockets=[place])
+            Once(where).run(sockets=[place])
         else:
             os.environ[VARIABLE] = settings.text()
             factory = f"{application.__name__}:{application.from_environment.__name__}"
@@ -131,15 +145,25 @@ def run(settings: Settings, place: socket.socket, workers: int) -> None:
 
 
 def _keep(server: "Server", board: Board, over: threading.Event) -> None:
-    """Kill the server, and start it again, as the switch says."""
+    """Kill the server, and start it again, as the switch says; it may have died by itself."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    is_up = True
+    heeded = 0.0
     while not over.wait(EVERY / 2):
         try:
-            wanted = board.switches().redis
-            if wanted != is_up:
-                server.restart() if wanted else server.kill()
-                is_up = wanted
+            switches = board.switches()
+            if switches.redis_since == heeded:
+                continue
+            if not switches.redis:
+                server.kill()
+            elif not _answers(server):
+                server.restart()
+            heeded = switches.redis_since
         except (SQLAlchemyError, ServerError) as error:
             log.error("the demo's server is not as it was switched: %s", type(error).__name__)
+
+
+def _answers(server: "Server") -> bool:
+    with suppress(RedisError, OSError):
+        return bool(connect(server.url, check=False).ping())
+    return False

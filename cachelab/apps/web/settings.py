@@ -2,14 +2,18 @@
 
 import ipaddress
 import json
+import re
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 from cachelab import _check
 from cachelab._secret import Secret
+from cachelab._urls import address
 
 VARIABLE = "CACHELAB_DEMO"  # by which worker processes get theirs
 PORT = 8868
+# No user, no path, no "*", which would let any host in.
+ADDRESSES = re.compile(r"https?://([a-z\d.-]+|\[[a-f\d:]+\])(:\d{1,5})?/?", re.ASCII | re.I)
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("redis_url", "database_url"):
             object.__setattr__(self, name, Secret(getattr(self, name)))
-        parts = urlsplit(_check.text("url", self.url))
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
-            raise ValueError(f"url must be http://host:port or https://host, not {self.url!r}")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
+        if not ADDRESSES.fullmatch(_check.text("url", self.url)):
+            shown = address(self.url)
+            raise ValueError(f"url must be http://host:port or https://host, not {shown!r}")
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError(
                 f"url must begin with https:// for others than this machine, not {self.url!r}: "
                 "put a server that speaks TLS in front"
@@ -65,8 +70,14 @@ class Settings:
 
     @property
     def cookie(self) -> str:
-        """The name of its cookie; `__Host-` has a browser refuse one that another host has set."""
-        return "__Host-session" if self.is_https else "session"
+        """The name of its cookie; `__Host-` has a browser refuse one that another host has set.
+
+        Else it has the port, which browsers do not tell apart: two demos do not log each other out.
+        """
+        if self.is_https:
+            return "__Host-session"
+        port = re.search(r":(\d+)/?$", self.url)
+        return f"session-{port[1]}" if port else "session"
 
     @property
     def hosts(self) -> list[str]:

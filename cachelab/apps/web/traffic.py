@@ -141,8 +141,8 @@ class Traffic:
                 _, text = await browser.ask("/feed")
                 if "Log in</h1>" in text:  # Redis came back without its session
                     await self._login(browser, name)
-                elif chance.random() < 0.1 and (token := TOKEN.search(text)):
-                    await browser.ask("/feed", {"token": token[1], "text": chance.choice(SAYINGS)})
+                elif chance.random() < 0.1:
+                    await self._send(browser, "/feed", text, text=chance.choice(SAYINGS))
             else:
                 await browser.ask("/trending")
 
@@ -152,7 +152,11 @@ class Traffic:
             await browser.ask("/login", {"token": token[1], "name": name, "next": "/"})
 
     async def _buy(self, browser: Browser, id: str, text: str) -> None:
-        token, request = TOKEN.search(text), REQUEST.search(text)
+        fields = {"item": id, "quantity": "1", "change": "add"}
+        await self._send(browser, "/cart", text, **fields)
+
+    async def _send(self, browser: Browser, path: str, page: str, **fields: str) -> None:
+        """Send a form of a page, with what the page gave to go with it."""
+        token, request = TOKEN.search(page), REQUEST.search(page)
         if token and request:
-            form = {"token": token[1], "request": request[1], "item": id, "quantity": "1"}
-            await browser.ask("/cart", form | {"change": "add"})
+            await browser.ask(path, {"token": token[1], "request": request[1], **fields})
