@@ -60,6 +60,10 @@ def up(labels: dict, *parts) -> dict:
     return series("up", labels, *parts)
 
 
+def answers(metric: str, *parts) -> dict:
+    return series(f"cachelab_server_{metric}", APP | {"server": "main"}, *parts)
+
+
 def redis(metric: str, *parts, **labels) -> dict:
     return series(f"redis_{metric}", REDIS | labels, *parts)
 
@@ -117,9 +121,14 @@ CASES = {
         [breaker(STILL), errors("TimeoutError", AGAIN)],
         {"job": "cachelab", "cache": "users"},
     ),
+    "RedisDown, says who has no exporter": (
+        [answers("up", "1x19 0x9 1x30"), answers("timed_out", STILL)],
+        [answers("up", "1x19 0x9 1x30"), answers("timed_out", LASTS)],  # frozen
+        APP | {"server": "main"},
+    ),
     "RedisNotAnswering, says who has no exporter": (
-        [series("cachelab_server_up", APP | {"server": "main"}, "1x19 0x9 1x30")],
-        [series("cachelab_server_up", APP | {"server": "main"}, "1x19 0 1x39")],
+        [answers("up", "1x19 0x9 1x30"), answers("timed_out", LASTS)],
+        [answers("up", "1x19 0x9 1x30"), answers("timed_out", "0x19 1 0x39")],  # killed
         APP | {"server": "main"},
     ),
     "WrongPassword": (

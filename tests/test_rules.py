@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import pandas as pd
 import psutil
 import pytest
 import yaml
 
+import cachelab as cl
 from cachelab.lab.watch import rules as rules_of
 from cachelab.lab.watch.chain import FAULTS, Watched
 from cachelab.lab.watch.evaluate import COLUMNS, firing, holding, parsed
@@ -253,3 +255,38 @@ def test_faults_that_are_not_known_or_not_there_are_refused(watched):
     with pytest.raises(ValueError, match="fault must be one of"):
         watched.mend("killed")
     assert watched.faults == []
+
+
+def shows(watched, metric: str, text: str = "") -> bool:
+    """Wait until a series of the application whose labels have a text is above 0; say whether."""
+    for _ in range(300):
+        df = Scrapes(watched.targets).look()
+        is_meant = (df["metric"] == metric) & df["labels"].str.contains(text)
+        if df["value"][is_meant].sum() > 0:
+            return True
+        sleep(0.05)
+    return False
+
+
+def test_of_two_faults_at_once_the_last_one_is_mended_first(watched):
+    watched.cause("full")
+    watched.cause("frozen")
+    watched.mend()  # a frozen server cannot be emptied
+    assert watched.faults == []
+    watched.cause("killed")
+    with pytest.raises(cl.RedisUnavailable):
+        watched.cause("full")  # which is not there, then
+    assert watched.faults == ["killed"]
+    watched.mend()
+
+
+def test_a_wrong_password_is_seen_again_after_one_that_left_deletes_pending(watched):
+    watched.cause("stampede")
+    watched.cause("wrong password")
+    assert shows(watched, "cachelab_pending_deletes")
+    watched.mend()
+    watched.cause("wrong password")
+    try:
+        assert shows(watched, "cachelab_errors_total", "AuthenticationError")
+    finally:
+        watched.mend()

@@ -65,6 +65,7 @@ class Application:
             parts = urlsplit(self._url)
             wrong = f"{parts.scheme}://:wrong@{parts.hostname}:{parts.port}{parts.path}"
             metrics.unregister(self.cache)
+            self.cache.core.pending.clear()  # or it goes on probing the breaker that both share
             self.cache = self._named(wrong if on else self._url)
         elif fault == "slow database":
             self.database.latency = SLOW if on else QUICK

@@ -99,12 +99,12 @@ class Watched:
         known = _check.choice("fault", fault, tuple(FAULTS))
         if fault in self.faults:
             raise ValueError(f"fault {fault!r} is there already: mend({fault!r}) ends it")
-        self.faults.append(fault)
         FAULTS[known].cause(self)
+        self.faults.append(fault)
 
     def mend(self, fault: str | None = None) -> None:
-        """End a fault; without a name all that are there."""
-        for one in [fault] if fault else list(self.faults):
+        """End a fault; without a name all that are there, the last one first."""
+        for one in [fault] if fault else self.faults[::-1]:
             if one not in self.faults:
                 raise ValueError(f"fault must be one of {self.faults!r}, not {one!r}")
             FAULTS[one].mend(self)

@@ -94,13 +94,14 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
     password = 'cachelab_errors_total{kind=~"Authentication.*|NoPermissionError"}'
     full = 'cachelab_errors_total{kind="OutOfMemoryError"}'
     refused = '{__name__=~"(redis|cachelab_server)_errors_total",err="OOM"}'
-    lag = "cachelab_writes_lag_seconds"
+    lag, server = "cachelab_writes_lag_seconds", "cachelab_server_"
     wait = FOR * scrape
 
     return [
         Rule(
             "RedisDown",
-            f"{last('redis_up')} == 0 or {failing('ConnectionError')}",
+            f"{last('redis_up')} == 0 or {last(server + 'up')} == 0"
+            f" and {last(server + 'timed_out')} == 0 or {failing('ConnectionError')}",
             wait,
             CRITICAL,
             "Nobody answers at the port of Redis, or the exporter is not let in.",
@@ -109,7 +110,7 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         ),
         Rule(
             "RedisNotAnswering",
-            f'up{{job="redis"}} == 0 or {last("cachelab_server_up")} == 0'
+            f'up{{job="redis"}} == 0 or {last(server + "timed_out")} == 1'
             f" or {failing('TimeoutError')}",
             wait,
             CRITICAL,
