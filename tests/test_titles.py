@@ -39,7 +39,7 @@ SAID = {  # parts of titles whose numbers are nowhere in the figure
     "12b_one_breaker": r"of \d+ reads|longer than 0\.1 s",
     "12b_slots": r"1000 of 1,000",  # all dots of one name
     "15_ratios": r"^Of \d+ .*",  # claims by their verdicts, of which the chart shows the numbers
-    "15_verdicts": r"^Of \d+ .*",  # counts, of which the chart shows the shares
+    "15_verdicts": r"^Of \d+ claims",  # all of them: the sum of the bars
 }
 
 
