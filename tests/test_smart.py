@@ -411,6 +411,17 @@ def test_bad_arguments_of_adaptive_expiry_are_refused(bad):
         smart.AdaptiveTTL(**{"low": 1, "high": 100} | bad)
 
 
+class Slow:
+    async def __call__(self, id, text):
+        return 1.0
+
+
+@pytest.mark.parametrize("bad", [3, "ttl", asyncio.sleep, Slow()])
+def test_an_expiry_that_is_no_plain_function_is_refused(client, bad):
+    with pytest.raises(TypeError, match="expiry must be a plain function"):
+        cl.CacheAside(client, str, ttl=60, expiry=bad)
+
+
 # Predictions
 
 
