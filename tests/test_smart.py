@@ -674,11 +674,14 @@ def test_a_forked_child_prefetches_what_its_parent_was_loading(client, origin):
     until(lambda: "b" in origin.loads)
     child = os.fork()
     if not child:
-        origin.go.set()
-        client.delete("b")
-        prefetcher.get("a")
-        until(lambda: prefetcher.stats.prefetches)
-        os._exit(client.get("b") != '"B"')
+        try:
+            origin.go.set()
+            client.delete("b")
+            prefetcher.get("a")
+            until(lambda: prefetcher.stats.prefetches)
+            os._exit(client.get("b") != '"B"')
+        finally:  # whatever it raised, it is no test run
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     origin.go.set()
     until(lambda: prefetcher.stats.prefetches)
