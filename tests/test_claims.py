@@ -18,6 +18,7 @@ from cachelab.lab import claims, findings, notebooks
 from cachelab.lab.claims import Case, Claimed, kept, page
 from cachelab.lab.claims.bench import TRIALS, Bench
 from cachelab.lab.claims.cases import over, part, sampled
+from cachelab.lab.claims.rows import called
 
 COLUMNS = "id claim kind measured_by planned condition quantity claimed unit measure short".split()
 KINDS = {"number", "rule", "unmeasurable"}
@@ -379,7 +380,8 @@ def test_the_page_is_written_among_the_charts_of_the_run(rows, tmp_path, monkeyp
 def test_the_ratios_are_the_numbers_that_have_no_unit_with_all_their_cases(rows):
     df = claims.ratios(rows)
     ids = {row.id for row in rows if row.kind == "number" and row.unit == "×" and row.measured}
-    told = {row.id: f"{row.short}: {row.said}" for row in rows if row.id in ids}
+    told = {row.id: called(row) for row in rows if row.id in ids}
+    assert told["set-pipeline-25x"] == "pipeline of SETs: 25×"
     assert set(df["claim"]) == set(told.values()) and len(ids) >= 6
     seen = df[df["source"] == "measured"].groupby("claim").size()
     assert seen.to_dict() == {told[row.id]: len(row.measured) for row in rows if row.id in ids}
@@ -402,4 +404,4 @@ def test_two_runs_of_such_a_chart_are_compared_case_by_case(rows, tmp_path, monk
         monkeypatch.setenv("CACHELAB_CHARTS", str(tmp_path / folder))
         page.ratio_chart(rows, name="15_ratios")
     compared = findings.compare(tmp_path / "first", tmp_path / "second")
-    assert compared["agrees"].all() and "measured, batches: about 50×" in set(compared["finding"])
+    assert compared["agrees"].all() and "measured, batches: 50×" in set(compared["finding"])

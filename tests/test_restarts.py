@@ -1,5 +1,8 @@
 """Restarts: what readers get from a server that comes back empty, warmed, or with its own copy."""
 
+import sys
+from threading import Thread
+
 import pytest
 
 from cachelab.lab.faults import restarts
@@ -27,7 +30,39 @@ def test_nothing_is_stale_where_nothing_changed():
     assert df["stale"].sum() == 0 and df["hits"].sum() > 0
 
 
-@pytest.mark.parametrize("bad", [{"variants": ["warm"]}, {"seconds": 0}, {"changed": 2}])
+@pytest.mark.parametrize(
+    "bad", [{"variants": ["warm"]}, {"variants": []}, {"seconds": 0}, {"changed": 2}]
+)
 def test_bad_arguments_are_refused(bad):
     with pytest.raises(ValueError):
         restarts.after_restart(**bad)
+
+
+class Unsure(restarts._Rows):
+    """Rows whose count two threads may leave behind."""
+
+    def load(self, id):
+        before = self.loaded
+        sum(range(20))  # long enough for another thread
+        self.loaded = before + 1
+
+
+def counted(rows):
+    threads = [Thread(target=lambda: [rows.load("row-0") for _ in range(1000)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return int(rows.loaded)
+
+
+def test_each_load_is_counted_however_many_come_at_once():
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert counted(restarts._Rows(1)) == 8000
+        unsure = Unsure(1)
+        unsure.loaded = 0
+        assert counted(unsure) < 8000  # the control
+    finally:
+        sys.setswitchinterval(usual)

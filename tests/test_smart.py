@@ -242,6 +242,29 @@ def test_warming_loads_nothing_that_could_not_be_kept(make_cache, origin):
         assert warmed(cache, read_log({"ada": 1})).ended == "failures" and origin.loads == []
 
 
+def test_where_one_shard_is_away_what_others_hold_is_warmed_and_prefetched():
+    with cl.Cluster(primaries=3, replicas=0) as nodes:
+        cache = cl.CacheAside(cl.connect(nodes.url), str.upper, ttl=60, prefix="")
+        prefetcher = smart.Prefetcher(
+            cache, After(**{f"a{n}": f"b{n}" for n in range(20)}), budget=9
+        )
+        for n in range(20):
+            cache.get(f"a{n}")
+        ids = [f"c{n}" for n in range(20)]
+        shards = cache.core.gates.split(ids)
+        nodes.nodes[0].freeze()
+        until(lambda: [cache.get(id) for id in ids] and cache.stats.breaker == "open")
+        mine = next(part for gate, part in shards.items() if gate.breaker.state == "open")
+        done = smart.warm(cache, read_log({f"d{n}": 1 for n in range(20)}), rate=1000)
+        assert 0 < done.loaded < 20 and done.loaded + done.failed == done.asked == 20
+        assert smart.warm(cache, read_log(dict.fromkeys(mine, 1))).ended == "failures"
+        for n in range(20):
+            prefetcher.get(f"a{n}")
+        until(lambda: prefetcher.stats.prefetches + prefetcher.stats.dropped == 20)
+        assert 0 < prefetcher.stats.prefetches and 0 < prefetcher.stats.dropped
+        nodes.nodes[0].thaw()
+
+
 def test_what_is_warmed_together_expires_apart(make_cache, origin, client):
     cache = make_cache(origin.load, ttl=1000, jitter=0)
     log = read_log({f"id-{n}": 1 for n in range(40)})
@@ -386,6 +409,17 @@ def test_a_cache_keeps_what_changes_for_less_time_than_what_does_not(make_cache,
 def test_bad_arguments_of_adaptive_expiry_are_refused(bad):
     with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
         smart.AdaptiveTTL(**{"low": 1, "high": 100} | bad)
+
+
+class Slow:
+    async def __call__(self, id, text):
+        return 1.0
+
+
+@pytest.mark.parametrize("bad", [3, "ttl", asyncio.sleep, Slow()])
+def test_an_expiry_that_is_no_plain_function_is_refused(client, bad):
+    with pytest.raises(TypeError, match="expiry must be a plain function"):
+        cl.CacheAside(client, str, ttl=60, expiry=bad)
 
 
 # Predictions
@@ -640,11 +674,14 @@ def test_a_forked_child_prefetches_what_its_parent_was_loading(client, origin):
     until(lambda: "b" in origin.loads)
     child = os.fork()
     if not child:
-        origin.go.set()
-        client.delete("b")
-        prefetcher.get("a")
-        until(lambda: prefetcher.stats.prefetches)
-        os._exit(client.get("b") != '"B"')
+        try:
+            origin.go.set()
+            client.delete("b")
+            prefetcher.get("a")
+            until(lambda: prefetcher.stats.prefetches)
+            os._exit(client.get("b") != '"B"')
+        finally:  # whatever it raised, it is no test run
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     origin.go.set()
     until(lambda: prefetcher.stats.prefetches)

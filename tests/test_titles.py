@@ -42,7 +42,7 @@ SAID = {  # parts of titles whose numbers are nowhere in the figure
     "13_health": r"of 12 copied",  # all of them
     "13_prefixes": r"of [\d,]+ keys",  # all of them
     "15_ratios": r"^Of \d+ .*",  # claims by their verdicts, of which the chart shows the numbers
-    "15_verdicts": r"^Of \d+ .*",  # counts, of which the chart shows the shares
+    "15_verdicts": r"^Of \d+ claims",  # all of them: the sum of the bars
 }
 
 

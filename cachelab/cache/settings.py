@@ -53,7 +53,10 @@ def checked(
     for name, function in (("load", load), ("load_many", load_many)):
         if not callable(function) and (function is not None or name == "load"):
             raise TypeError(f"{name} must be a function, not {function!r}")
-    if expiry is not None and (not callable(expiry) or inspect.iscoroutinefunction(expiry)):
+    called = (expiry, getattr(type(expiry), "__call__", None))  # noqa: B004
+    if expiry is not None and (
+        not callable(expiry) or any(map(inspect.iscoroutinefunction, called))
+    ):
         raise TypeError(f"expiry must be a plain function, not {expiry!r}")
     return Settings(
         load=load,

@@ -44,16 +44,19 @@ def beside(core: Core, note: Observer, **changed: Any) -> Core:
     return twin
 
 
-async def loaded_apart(twin: Core, ids: list[str]) -> bool:
-    """Have ids loaded that are not cached, which counts as no read.
+async def loaded_apart(twin: Core, ids: list[str]) -> list[str]:
+    """Have ids loaded that are not cached, which counts as no read; return them.
 
-    Return False, and load nothing, where what is loaded could not be cached now: Redis is away, or
-    deletes wait for it.
+    Those that could not be cached now are left out: see `is_shut`.
     """
     budget = Budget()
     if twin.pending:
         await twin.send_pending(budget, ids)
-    if twin.pending or twin.gates.state == "open":
-        return False
-    await twin.load(dict.fromkeys(ids, Mark.MISS), budget)
-    return True
+    ready = [id for id in ids if not is_shut(twin, id)]
+    await twin.load(dict.fromkeys(ready, Mark.MISS), budget)
+    return ready
+
+
+def is_shut(core: Core, id: str) -> bool:
+    """Say whether an id cannot be cached now: its server or shard is away, or a delete waits."""
+    return id in core.pending or core.gates.of(core.key(id)).breaker.state == "open"

@@ -73,8 +73,9 @@ class AdaptiveTTL:
         users = CacheAside(client, load, ttl=300, expiry=AdaptiveTTL(low=1, high=300))
 
     Of all hits a share of `staleness` may be stale, if all ids are read alike, or as often as
-    `reads` says; where ids that change often are read most and nobody says so, it is more. Deletes
-    by `invalidate` make it less. Every process learns by itself. A hit does not come by here.
+    `reads` says; where ids that change often are read most and nobody says so, it is more, and so
+    it is where rates have grown, until it has learned that, which takes about `memory`. Deletes by
+    `invalidate` make it less. Every process learns by itself. A hit does not come by here.
 
     Args:
         low: Seconds that a value lives at least, but for the cache's jitter and its ttl.

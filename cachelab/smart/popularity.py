@@ -16,7 +16,7 @@ from cachelab import _check
 from cachelab.cache.aside import AsyncCacheAside, CacheAside
 from cachelab.cache.core import BATCH, Core, Load
 from cachelab.cache.flights import to_its_end
-from cachelab.smart.beside import beside, core_of, loaded_apart
+from cachelab.smart.beside import beside, core_of, is_shut, loaded_apart
 
 T = TypeVar("T")
 MOST_IDS = 10_000_000
@@ -242,16 +242,18 @@ async def _warmed(
     twin = beside(core, note, jitter=spread)
     size = max(1, min(BATCH, core.settings.max_loads, int(rate / A_SECOND)))
     began = due = monotonic()
-    asked, ended = 0, "all"
+    asked, shut, ended = 0, 0, "all"
     while asked < len(ids):
         await core.waiting.sleep(max(0.0, due - monotonic()))
         if monotonic() - began >= seconds:
             ended = "time"
             break
         batch, before = ids[asked : asked + size], len(ends)
-        if not await loaded_apart(twin, batch):
+        ready = await loaded_apart(twin, batch)
+        if not ready and all(is_shut(core, id) for id in ids[asked:]):
             ended = "failures"
             break
+        shut += len(batch) - len(ready)
         asked += len(batch)
         if loaded := list(ends.values())[before:]:
             if not {"stored", "absent", "too large", "refused"} & set(loaded):
@@ -259,7 +261,7 @@ async def _warmed(
                 break
         due = max(due, monotonic() - size / rate) + len(loaded) / rate
     kinds = list(ends.values())
-    failed = sum(end in ("raised", "unstored") for end in kinds)
+    failed = shut + sum(end in ("raised", "unstored") for end in kinds)
     return Warmed(asked, kinds.count("stored"), failed, monotonic() - began, ended)
 
 

@@ -390,7 +390,7 @@ class _Prefetches:
         twin = beside(self._core, lambda load: ends.update(load.ends))
         can_load = False
         try:
-            can_load = await loaded_apart(twin, [id])
+            can_load = bool(await loaded_apart(twin, [id]))
         except Exception:
             log.exception("A prefetch of %r has ended without a value", id)
         finally:  # when cancelled, too

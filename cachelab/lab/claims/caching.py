@@ -236,7 +236,7 @@ def stored_for_ever(bench: Bench) -> list[Case]:
 
 @trial
 def truths(bench: Bench) -> list[Case]:
-    """Different answers that two readers get who miss at the same moment."""
+    """Different answers that two readers get, who miss at the same moment or come in turn."""
     rng = random.Random(0)
     together = threading.Barrier(2)
 
@@ -249,8 +249,10 @@ def truths(bench: Bench) -> list[Case]:
             return len({*pool.map(lambda _: read(load), range(2))})
 
     users = dict(generate_users(1, seed=0))
+    cache = CacheAside(bench.client, lambda id: rng.random(), 60, prefix="truths:")
     return [
         counted("made up by each miss", answers(lambda: rng.random())),
+        counted("one reader after the other", len({cache.get("user-1") for _ in range(2)})),
         instead(counted("read from a table", answers(lambda: users["user-1"]))),
     ]
 

@@ -125,7 +125,7 @@ def ping_first(bench: Bench) -> list[Case]:
         bench.client.ping()
         get()
 
-    turns = [(timing.sample(checked, 20), timing.sample(get, 20)) for _ in range(15)]
+    turns = [(timing.sample(checked, 20), timing.sample(get, 20)) for _ in range(60)]
     ratios = [median(both) / median(one) for both, one in turns]
     return [sampled("PING, then GET", ratios, predicted=2)]
 

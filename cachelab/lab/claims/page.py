@@ -191,9 +191,10 @@ _PAGE = (
 <title>Claims on trial</title><style>{{ style }}</style></head><body>
 <h1>Claims on trial</h1>
 <p>What many tutorials say of caching with Redis from Python, beside what was measured on one
-machine. A verdict follows from the numbers: a claim holds in a case if the whole interval (99 %)
-lies in what is claimed; "about" reaches from half to double. Another machine may give another
-verdict; conditions say why.</p>
+machine. In small letters below a claim stands what we take it to say. A verdict follows from the
+numbers: a claim holds in a case if the whole interval (99&nbsp;%) lies in what is claimed; "about"
+reaches from half to double. Along a distance it holds, too, between two neighbours that have its
+number between them. Another machine may give another verdict; conditions say why.</p>
 <p>{{ machine }}; {{ date }}, {{ scale }} scale where nothing else is said.</p>
 <ul class="counts">{% for verdict, number in counts.items() %}
 <li><b>{{ number }}</b> {{ marks[verdict] }} {{ verdict }}</li>{% endfor %}</ul>

@@ -232,6 +232,14 @@ def is_ratio(row: Row) -> bool:
     return row.unit == "×" and row.kind == "number" and bool(row.measured)
 
 
+def called(row: Row) -> str:
+    """Return what a claim is called in a chart of many: short words, and its number."""
+    number = row.said.removeprefix("about ")
+    for words, sign in (("at least ", "≥\u00a0"), ("at most ", "≤\u00a0")):
+        number = number.replace(words, sign)
+    return f"{row.short or row.claim.rstrip('.')}: {number}"
+
+
 def ratios(rows: Iterable[Row]) -> pd.DataFrame:
     """Return the claims whose number is a ratio, for one chart.
 
@@ -243,7 +251,7 @@ def ratios(rows: Iterable[Row]) -> pd.DataFrame:
     for row in rows:
         if not row.claimed or not is_ratio(row):
             continue
-        name = f"{row.short or row.claim.rstrip('.')}: {row.said}"
+        name = called(row)
         told.append((name, "claimed", row.claimed.middle, row.claimed.low, row.claimed.high))
         told += [
             (name, "predicted", *[case.predicted] * 3) for case in row.measured if case.predicted

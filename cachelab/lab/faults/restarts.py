@@ -19,6 +19,7 @@ import pandas as pd
 
 import cachelab as cl
 from cachelab import _check, smart
+from cachelab.cache.stats import Tally
 from cachelab.lab.hits import workload
 
 READERS = 16
@@ -48,13 +49,12 @@ class _Rows:
     def __init__(self, keys: int):
         self.values = {f"row-{number}": "1" for number in range(keys)}
         self.seconds = 0.0
-        self.loads = itertools.count()
-        self.loaded = 0
+        self.loaded = Tally()
 
     def load(self, id: str) -> str | None:
         value = self.values.get(id)
         time.sleep(self.seconds)
-        self.loaded = next(self.loads) + 1
+        self.loaded.one()
         return value
 
     def change(self, ids: Iterable[str]) -> None:
@@ -92,6 +92,7 @@ def after_restart(
         answered with a value that the row no longer has).
     """
     names = [_check.choice("variant", name, tuple(KINDS)) for name in variants]
+    _check.whole("the number of variants", len(names), least=1)
     seconds = _check.number("seconds", seconds, above=0)
     step = _check.number("step", step, above=0, high=seconds)
     rate = _check.number("rate", rate, above=0)
@@ -116,8 +117,7 @@ class _Run:
         self._kind, self._rows, self._changes = kind, rows, changes
         self._before, self._after = reads[: 10 * len(rows.values)], reads[10 * len(rows.values) :]
         self._log = smart.PopularityLog(size=len(rows.values))
-        self._stale = itertools.count()
-        self._stales = 0
+        self._stale = Tally()
 
     def frame(self, seconds: float, rate: float, step: float, warming: float) -> pd.DataFrame:
         with cl.Server(**self._kind.config) as server:
@@ -179,14 +179,14 @@ class _Run:
                 return
             id = self._after[number % len(self._after)]
             if get(id) != self._rows.values[id]:
-                self._stales = next(self._stale) + 1
+                self._stale.one()
 
     def _counts(self, users: cl.CacheAside[str]) -> dict[str, int]:
         stats, warmed = users.stats, self._log.stats.warmed
         return {
             "reads": stats.hits + stats.misses,
             "hits": stats.hits,
-            "loads": self._rows.loaded,
+            "loads": int(self._rows.loaded),
             "warmed": warmed,
-            "stale": self._stales,
+            "stale": int(self._stale),
         }
