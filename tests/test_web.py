@@ -729,8 +729,8 @@ def test_a_post_whose_redis_fails_after_the_commit_reaches_the_timelines_later(
         shop = Shop(Settings(server.url, settings.database_url))
         write = shop.origin.write
 
-        async def write_then_freeze(author: str, text: str) -> int:
-            rank = await write(author, text)
+        async def write_then_freeze(author: str, text: str, request: str) -> int:
+            rank = await write(author, text, request)
             fail(server)
             return rank
 
@@ -785,26 +785,13 @@ def test_a_fault_of_ours_is_told_without_its_cause_and_logged(settings, caplog):
     assert "default-src 'self'" in told.headers["content-security-policy"]
 
 
-def test_a_post_that_is_sent_twice_is_written_once_and_again_if_the_database_failed(settings):
-    shop = Shop(replace(settings, prefix="twice:"))
-    write, failures = shop.origin.write, [OSError("away")]
-
-    async def fails_once(author: str, text: str) -> int:
-        if failures:
-            raise failures.pop()
-        return await write(author, text)
-
-    async def told() -> list[str]:
-        shop.origin.write = fails_once
-        with pytest.raises(OSError, match="away"):
-            await shop.write("alan", "One.", "1")
-        await asyncio.gather(*(shop.write("alan", "One.", "1") for _ in range(5)))
-        await shop.write("alan", "Two.", "2")
-        posts, _ = await shop.wall("alan", None)
-        await shop.close()
-        return [post["text"] for post in posts]
-
-    assert asyncio.run(told())[:3].count("One.") == 1
+def test_a_post_that_is_sent_twice_is_written_once_and_another_too(browse):
+    browser = browse("alan")
+    form = browser.hidden("/feed") | {"text": "Clicked twice."}
+    assert [browser.post("/feed", data=form).status_code for _ in range(2)] == [303, 303]
+    assert browser.get("/people/alan").text.count("Clicked twice.") == 1
+    browser.send_form("/feed", text="Clicked twice.")
+    assert browser.get("/people/alan").text.count("Clicked twice.") == 2
 
 
 def test_a_database_that_fails_is_no_fault_of_the_page_and_logged_once(server, tmp_path, caplog):

@@ -12,9 +12,10 @@ Serve a small shop with a feed, which shows what each of its pages costs.
 
 Each response tells hit or miss, its milliseconds, and the commands it sent;
 its page Bench has switches that take the cache away, make the database slow
-or kill Redis, and visitors on a button. Without REDIS_URL it starts a server
-of its own, without CACHELAB_DATABASE_URL a private SQLite file. It has no
-passwords, and listens on this machine only.
+or kill Redis, and visitors on a button. Without REDIS_URL, which may be that
+of Sentinels or a cluster, it starts a server of its own, without
+CACHELAB_DATABASE_URL a private SQLite file. It has no passwords, and listens
+on this machine only.
 
 examples:
   python -m cachelab demo

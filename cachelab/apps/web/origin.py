@@ -163,9 +163,9 @@ class Origin:
         from sqlalchemy import select
 
         asked = list(ids)
-        table = self._tables["cachelab_demo_posts"]
-        where = table.c.id.in_([int(id) for id in asked])
-        rows = await self._ask(asked, select(table).where(where))
+        posts = self._tables["cachelab_demo_posts"].c
+        wanted = select(posts.id, posts.author, posts.text, posts.at)
+        rows = await self._ask(asked, wanted.where(posts.id.in_([int(id) for id in asked])))
         return {
             str(id): {"author": author, "text": text, "at": at} for id, author, text, at in rows
         }
@@ -174,13 +174,19 @@ class Origin:
         """Return a post, None if there is none of this id."""
         return (await self.texts([id])).get(id)
 
-    async def write(self, author: str, text: str) -> int:
-        """Commit a post and return its number, by which it is ranked too."""
-        from sqlalchemy import insert
+    async def write(self, author: str, text: str, request: str) -> int:
+        """Commit a post, once by this request, and return its number, by which it is ranked too."""
+        from sqlalchemy import insert, select
+        from sqlalchemy.exc import IntegrityError
 
         table = self._tables["cachelab_demo_posts"]
-        row = insert(table).values(author=author, text=text, at=_days_ago(0)).returning(table.c.id)
-        ((number,),) = await self._ask([], row)
+        name = f"{author}:{request}"
+        row = {"author": author, "text": text, "at": _days_ago(0), "request": name}
+        try:
+            ((number,),) = await self._ask([], insert(table).values(row).returning(table.c.id))
+        except IntegrityError:  # it is there already
+            asked = select(table.c.id).where(table.c.request == name)
+            ((number,),) = await self._ask([], asked)
         return int(number)
 
     async def _ranked(self, asked: "Executable") -> list[tuple[str, int]]:
@@ -238,6 +244,7 @@ def tables() -> "MetaData":
         Column("author", name, person(), index=True, nullable=False),
         Column("text", Text, nullable=False),
         Column("at", Text, nullable=False),
+        Column("request", Text, unique=True),  # by which it was written; NULL of what was here
         sqlite_autoincrement=True,
     )
     Table(

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis.asyncio
 
-from cachelab.apps.calls import FAILURES, SENT_AGAIN, Calls
+from cachelab.apps.calls import FAILURES, Calls
 from cachelab.apps.cart import AsyncCart
 from cachelab.apps.catalogue import AsyncCatalogue
 from cachelab.apps.feed import AsyncFeed, Page
@@ -94,8 +94,6 @@ class Shop:
         self.is_away = False
         self.origin = origin = Origin(settings.database_url)
         prefix, ttl = settings.prefix, settings.ttl
-        self._calls = Calls(client, "async")
-        self._wrote = f"{prefix}wrote:"
         self._sessions = AsyncSessions(client, ttl=3600, max_age=86_400, prefix=f"{prefix}session:")
         self._cart = AsyncCart(client, ttl=86_400, prefix=f"{prefix}cart:")
         self._logins = AsyncSlidingWindow(client, LOGINS, LOGIN_WINDOW, f"{prefix}login:")
@@ -235,15 +233,7 @@ class Shop:
 
         If Redis fails by then, it is brought there as soon as it can be.
         """
-        key = f"{self._wrote}{author}:{request}"
-        if await self._calls.command("SET", key, "", "NX", "PX", SENT_AGAIN) is None:
-            return
-        try:
-            rank = await self.origin.write(author, text)
-        except BaseException:
-            with suppress(*FAILURES):
-                await self._calls.command("DEL", key)
-            raise
+        rank = await self.origin.write(author, text, request)
         try:
             await self._feed.post(author, str(rank), rank)
         except FAILURES:
