@@ -734,7 +734,9 @@ def diagnose(
             raise AssertionError("no cure is named")
         patient.cure(cure)
         if ill.question in odd(patient.evidence):
-            raise AssertionError(_told(patient.evidence, ill.question))
+            known = cause == patient._case.cause  # who has not found it is not told it here
+            told = _told(patient.evidence, ill.question)
+            raise AssertionError(told if known else "the first odd number still is odd")
         if cure not in ill.cures:
             raise AssertionError("the number is as usual for now, the cause is still there")
         return True
