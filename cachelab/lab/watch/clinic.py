@@ -206,7 +206,8 @@ def _share(name: str) -> Callable[[Evidence], Answer]:
             return None, "what is read is found"
         if not seen.stores:
             return None, "nothing was stored"
-        return seen.grown.get(name, 0) / seen.stores, f"{seen.stores:,.0f} stored"
+        share = min(1.0, seen.grown.get(name, 0) / seen.stores)  # some were stored before
+        return share, f"{seen.stores:,.0f} stored"
 
     return ask
 
