@@ -60,6 +60,10 @@ def up(labels: dict, *parts) -> dict:
     return series("up", labels, *parts)
 
 
+def running(*parts) -> dict:
+    return series("cachelab_loads_running", USERS, *parts)
+
+
 def answers(metric: str, *parts) -> dict:
     return series(f"cachelab_server_{metric}", APP | {"server": "main"}, *parts)
 
@@ -100,6 +104,7 @@ def promtool(tmp_path, tested, input_series, expected, interval=SCRAPE) -> str:
 STEADY, STILL = "0+50x59", "0x59"
 AGAIN = "0x19 0+30x10 300x29"
 LASTS = "0x19 1x9 0x30"
+HANGS = "0+50x16 800x12 800+50x30"
 CASES = {
     "RedisDown": (
         [redis("up", "1x19 0x9 1x30")],
@@ -175,6 +180,11 @@ CASES = {
             reads("miss", "0+100x19 1900+1000x9 10900+100x30"),
         ],
         [series("cachelab_waits_total", USERS, STEADY), reads("miss", "0+200x59")],
+        {"job": "cachelab", "cache": "users"},
+    ),
+    "SlowDatabase, and no load ends": (
+        [running("0x16 20x12 1x30"), series("cachelab_load_seconds_count", USERS, HANGS)],
+        [running("0x59"), series("cachelab_load_seconds_count", USERS, HANGS)],  # nothing is read
         {"job": "cachelab", "cache": "users"},
     ),
     "SlowDatabase": (

@@ -87,6 +87,11 @@ def test_a_right_diagnosis_holds(one):
 def test_a_wrong_diagnosis_is_told_which_number_speaks_against_it(one):
     cause, cure = outcome(one, "a value that is too big", "open a connection for each worker")
     assert cause.startswith("its number is as usual. How many kB does the server send")
+    assert cure == "the first odd number still is odd"  # which, it does not give away
+
+
+def test_a_wrong_cure_of_the_right_cause_is_told_the_number_that_stays_odd(one):
+    _, cure = outcome(one, CASES[6].cause, "open a connection for each worker")
     assert cure.startswith("Of a hundred commands, how many are refused or fail? ")
 
 

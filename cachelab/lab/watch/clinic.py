@@ -206,7 +206,8 @@ def _share(name: str) -> Callable[[Evidence], Answer]:
             return None, "what is read is found"
         if not seen.stores:
             return None, "nothing was stored"
-        return seen.grown.get(name, 0) / seen.stores, f"{seen.stores:,.0f} stored"
+        share = min(1.0, seen.grown.get(name, 0) / seen.stores)  # some were stored before
+        return share, f"{seen.stores:,.0f} stored"
 
     return ask
 
@@ -734,7 +735,9 @@ def diagnose(
             raise AssertionError("no cure is named")
         patient.cure(cure)
         if ill.question in odd(patient.evidence):
-            raise AssertionError(_told(patient.evidence, ill.question))
+            known = cause == patient._case.cause  # who has not found it is not told it here
+            told = _told(patient.evidence, ill.question)
+            raise AssertionError(told if known else "the first odd number still is odd")
         if cure not in ill.cures:
             raise AssertionError("the number is as usual for now, the cause is still there")
         return True

@@ -83,7 +83,8 @@ def drill(
     """Cause faults one after the other in an application and its server, and scrape both.
 
     A fault lasts until its alert fires, ten scrapes at least; the next one waits until that is
-    over. Both have an end, whatever does not come; then the fault is caused once more.
+    over. Both have an end, whatever does not come; then the fault is caused once more, and the
+    frame says so.
 
     Args:
         faults: Names in `chain.FAULTS`.
@@ -91,9 +92,10 @@ def drill(
         told: Called with the name of each fault as it begins.
 
     Returns:
-        What was scraped, as `Scrapes.frame`, and {fault: (cause, end)}, in the same time.
+        What was scraped, as `Scrapes.frame`, and {fault: (cause, end)} of the last time that each
+        was caused. ``attrs["missed"]`` of the frame: {fault: how often its alert did not fire}.
     """
-    known, spans = rules(every), dict[str, tuple[float, float]]()
+    known, spans, missed = rules(every), dict[str, tuple[float, float]](), dict[str, int]()
     with Watched() as watched:
         scrapes = Scrapes(watched.targets | {"redis": exporter(watched.server.url)})
 
@@ -121,7 +123,10 @@ def drill(
                 look_on(MOST, FOR)
                 if has_fired:
                     break
-    return scrapes.frame, spans
+                missed[fault] = missed.get(fault, 0) + 1
+    df = scrapes.frame
+    df.attrs["missed"] = missed
+    return df, spans
 
 
 def outcome(

@@ -165,10 +165,12 @@ def rules(scrape: float = SCRAPE, slow: float = SLOW) -> list[Rule]:
         ),
         Rule(
             "SlowDatabase",
-            f"{rate(quick)} < {1 - SHARE_SLOW} * {rate(loads)}",
+            f"{rate(quick)} < {1 - SHARE_SLOW} * {rate(loads)}"
+            f" or sum by (job, cache) (min_over_time(cachelab_loads_running[{window}])) > 0"
+            f" and {rate(loads)} == 0",
             wait,
             WARNING,
-            f"More than {SHARE_SLOW:.0%} of the loads take longer than {slow:g} s.",
+            f"More than {SHARE_SLOW:.0%} of the loads take longer than {slow:g} s, or none ends.",
             "Look at the database: locks, plans, connections. Does the cache shield it, or has "
             "the hit rate fallen as well?",
         ),
