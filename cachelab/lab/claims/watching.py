@@ -164,3 +164,19 @@ def age_of_renewed(bench: Bench) -> list[Case]:
         counted("each hit renews it", oldest(True), 10),
         instead(counted("it runs from the load on", oldest(False), 10)),
     ]
+
+
+@trial
+def limit_told(bench: Bench) -> list[Case]:
+    """Servers, of one, whose INFO tells a limit that its memory can be a share of."""
+
+    def told(client: Any) -> int:
+        return int(client.info("memory")["maxmemory"] > 0)
+
+    limit = bench.client.config_get("maxmemory")["maxmemory"]
+    bench.client.config_set("maxmemory", 0)
+    try:
+        unlimited = told(bench.client)
+    finally:
+        bench.client.config_set("maxmemory", limit)
+    return [counted("no limit is set", unlimited), counted("a limit is set", told(bench.full))]
