@@ -361,7 +361,10 @@ def bars(
         pairs = zip(rows[x], rows[y], strict=True)
         values = (f"{place} {plot.written(value, y)}" for place, value in pairs)
         words.append(_prefix(group, by) + ", ".join(values))
-    plot.set_axis("y", y, False)
+    least = plot.df[[column for column in (y, low) if column]].min(axis=1)
+    set_axis(plot.ax, "y", least if least.min() < 0 else plot.df[y], plot.units[y], False)
+    if least.min() < 0:
+        plot.ax.axhline(0, color=BLACK, linewidth=1)
     chars = min(14, 60 // len(places))
     names = [textwrap.fill(written(place, ""), chars) for place in places]
     plot.ax.set_xticks(range(len(places)), names)
