@@ -178,7 +178,7 @@ def test_the_command_line_seeds_without_an_extra(run, server):
 @pytest.mark.further
 def test_a_wheelhouse_made_as_the_readme_says_installs_without_a_network(python, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    download, install = re.findall(r"pip (download .*|install --no-index .*)", readme)
+    download, install = re.findall(r"pip (download [^`\n]*|install --no-index [^`\n]*)", readme)
     lock = re.split(r"\n(?=\S)", (ROOT / "requirements.txt").read_text(encoding="utf-8"))
     locked = [entry for entry in lock if re.match("(async-timeout|hiredis|redis)==", entry)]
     assert len(locked) == 3
