@@ -201,9 +201,8 @@ def test_the_interval_of_a_ratio_holds_the_ratio_of_every_pair():
 def rows():
     """The rows of all claims by the committed data, without the experiments of notebook 15."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "CACHELAB_CHARTS", str(notebooks.NOTEBOOKS.parent / "charts")
-        )  # whatever lies in charts/local
+        committed = notebooks.NOTEBOOKS.parent / "charts"  # whatever lies in charts/local
+        patch.setenv("CACHELAB_CHARTS", str(committed))
         return claims.on_trial(trials=False, progress=False)
 
 
